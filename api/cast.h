@@ -1,0 +1,19 @@
+#pragma once
+// Casts between element types, for restoring into a target of another dtype.
+
+#include "api/array.h"
+#include "format/error.h"
+
+namespace stepstone {
+
+// Why a cast from `from` to `to` would lose what the type stands for, whatever the values: empty if
+// it would not. Refused: real from complex, integer from float, bool from anything else.
+std::string_view refusal(DType from, DType to);
+
+// A contiguous array of dtype `to` with the elements of `array`. Floats round to nearest, ties to
+// even; what is too large becomes infinity, or NaN where the type has none, or the largest value
+// where it has neither. kMismatch: see refusal(), or an integer that does not fit (the message says
+// which element).
+Result<Array> cast(const Array& array, DType to);
+
+}  // namespace stepstone

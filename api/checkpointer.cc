@@ -1,0 +1,64 @@
+#include "api/checkpointer.h"
+
+#include <new>
+
+#include "api/tree_io.h"
+#include "engine/store.h"
+
+namespace stepstone {
+namespace {
+
+// The one step of a store that is a single checkpoint.
+constexpr std::uint64_t kOnlyStep = 0;
+
+Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree, bool force) {
+  // Before anything is created at the path.
+  STEPSTONE_TRY(check_tree(tree));
+  const auto store = STEPSTONE_TRY(Store::open(path, {.create_if_missing = true}));
+  const std::vector<std::uint64_t> steps = store->steps();
+  if (!steps.empty() && steps != std::vector<std::uint64_t>{kOnlyStep}) {
+    return fail(ErrorCode::kInvalidArgument,
+                path.string() + " holds a run of steps: use a CheckpointManager there");
+  }
+  if (!steps.empty() && !force) {
+    return fail(ErrorCode::kAlreadyExists,
+                path.string() + " holds a checkpoint already: choose another path, or set force");
+  }
+  auto writer = STEPSTONE_TRY(store->begin_save(kOnlyStep, {.overwrite = force}));
+  STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree));
+  STEPSTONE_TRY(writer->commit());
+  writer.reset();
+  return store->close();
+}
+
+Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* target) {
+  const auto store = STEPSTONE_TRY(Store::open(path, {.read_only = true}));
+  const std::optional<std::uint64_t> step = store->latest_step();
+  if (!step) {
+    return fail(ErrorCode::kNotFound, path.string() + ": no checkpoint was completed there");
+  }
+  const auto reader = STEPSTONE_TRY(store->read_step(*step));
+  return read_tree(*reader, kDefaultItem, target);
+}
+
+}  // namespace
+
+Result<void> Checkpointer::save(const std::filesystem::path& path, const args::StandardSave& args,
+                                const SaveOptions& options) const {
+  try {
+    return save_checkpoint(path, args.item, options.force);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kLimit, path.string() + ": out of memory");
+  }
+}
+
+Result<Tree> Checkpointer::restore(const std::filesystem::path& path,
+                                   const args::StandardRestore& args) const {
+  try {
+    return restore_checkpoint(path, args.item ? &*args.item : nullptr);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kLimit, path.string() + ": out of memory");
+  }
+}
+
+}  // namespace stepstone

@@ -1,0 +1,150 @@
+#include "engine/file_system.h"
+
+#include <utility>
+
+namespace stepstone {
+namespace {
+
+using rocksdb::FileOptions;
+using rocksdb::IODebugContext;
+using rocksdb::IOOptions;
+using rocksdb::IOStatus;
+
+IOStatus noted(IOStatus status, std::atomic<bool>& has_failed) {
+  if (!status.ok()) has_failed = true;
+  return status;
+}
+
+class WatchedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  WatchedWritableFile(std::unique_ptr<rocksdb::FSWritableFile>&& file,
+                      std::atomic<bool>& has_failed)
+      : FSWritableFileOwnerWrapper(std::move(file)), has_failed_(has_failed) {}
+
+  IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
+    return noted(FSWritableFileOwnerWrapper::Sync(options, context), has_failed_);
+  }
+  IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
+    return noted(FSWritableFileOwnerWrapper::Fsync(options, context), has_failed_);
+  }
+  IOStatus RangeSync(std::uint64_t offset, std::uint64_t size, const IOOptions& options,
+                     IODebugContext* context) override {
+    return noted(FSWritableFileOwnerWrapper::RangeSync(offset, size, options, context),
+                 has_failed_);
+  }
+
+ private:
+  std::atomic<bool>& has_failed_;
+};
+
+class WatchedRandomRWFile : public rocksdb::FSRandomRWFileOwnerWrapper {
+ public:
+  WatchedRandomRWFile(std::unique_ptr<rocksdb::FSRandomRWFile>&& file,
+                      std::atomic<bool>& has_failed)
+      : FSRandomRWFileOwnerWrapper(std::move(file)), has_failed_(has_failed) {}
+
+  IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
+    return noted(FSRandomRWFileOwnerWrapper::Sync(options, context), has_failed_);
+  }
+  IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
+    return noted(FSRandomRWFileOwnerWrapper::Fsync(options, context), has_failed_);
+  }
+
+ private:
+  std::atomic<bool>& has_failed_;
+};
+
+class WatchedDirectory : public rocksdb::FSDirectoryWrapper {
+ public:
+  WatchedDirectory(std::unique_ptr<rocksdb::FSDirectory>&& directory, std::atomic<bool>& has_failed)
+      : FSDirectoryWrapper(std::move(directory)), has_failed_(has_failed) {}
+
+  IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
+    return noted(FSDirectoryWrapper::Fsync(options, context), has_failed_);
+  }
+  IOStatus FsyncWithDirOptions(const IOOptions& options, IODebugContext* context,
+                               const rocksdb::DirFsyncOptions& directory_options) override {
+    return noted(FSDirectoryWrapper::FsyncWithDirOptions(options, context, directory_options),
+                 has_failed_);
+  }
+
+ private:
+  std::atomic<bool>& has_failed_;
+};
+
+}  // namespace
+
+StoreFileSystem::StoreFileSystem(std::shared_ptr<rocksdb::FileSystem> base)
+    : FileSystemWrapper(std::move(base)) {}
+
+IOStatus StoreFileSystem::DeleteFile(const std::string& path, const IOOptions& options,
+                                     IODebugContext* context) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (holds_deletions_) {
+      held_.push_back(path);
+      return IOStatus::OK();
+    }
+  }
+  return FileSystemWrapper::DeleteFile(path, options, context);
+}
+
+IOStatus StoreFileSystem::LockFile(const std::string& path, const IOOptions& options,
+                                   rocksdb::FileLock** lock, IODebugContext* context) {
+  IOStatus status = FileSystemWrapper::LockFile(path, options, lock, context);
+  // A lock file that cannot be created is a matter of permission or space, not of another holder.
+  if (!status.ok() && FileExists(path, options, context).ok()) lock_was_refused_ = true;
+  return status;
+}
+
+IOStatus StoreFileSystem::NewWritableFile(const std::string& path, const FileOptions& options,
+                                          std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                          IODebugContext* context) {
+  IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, context);
+  if (status.ok()) {
+    *file = std::make_unique<WatchedWritableFile>(std::move(*file), sync_has_failed_);
+  }
+  return status;
+}
+
+IOStatus StoreFileSystem::NewRandomRWFile(const std::string& path, const FileOptions& options,
+                                          std::unique_ptr<rocksdb::FSRandomRWFile>* file,
+                                          IODebugContext* context) {
+  IOStatus status = FileSystemWrapper::NewRandomRWFile(path, options, file, context);
+  if (status.ok()) {
+    *file = std::make_unique<WatchedRandomRWFile>(std::move(*file), sync_has_failed_);
+  }
+  return status;
+}
+
+IOStatus StoreFileSystem::NewDirectory(const std::string& path, const IOOptions& options,
+                                       std::unique_ptr<rocksdb::FSDirectory>* directory,
+                                       IODebugContext* context) {
+  IOStatus status = FileSystemWrapper::NewDirectory(path, options, directory, context);
+  if (status.ok()) {
+    *directory = std::make_unique<WatchedDirectory>(std::move(*directory), sync_has_failed_);
+  }
+  return status;
+}
+
+IOStatus StoreFileSystem::ReopenWritableFile(const std::string& /*path*/,
+                                             const FileOptions& /*options*/,
+                                             std::unique_ptr<rocksdb::FSWritableFile>* /*file*/,
+                                             IODebugContext* /*context*/) {
+  return IOStatus::NotSupported("finished files are synced and never written again");
+}
+
+void StoreFileSystem::release_deletions() {
+  std::vector<std::string> held;
+  {
+    const std::scoped_lock lock(mutex_);
+    holds_deletions_ = false;
+    held.swap(held_);
+  }
+  // A file that cannot be deleted now is found again by the next open.
+  for (const std::string& path : held) {
+    FileSystemWrapper::DeleteFile(path, IOOptions(), nullptr).PermitUncheckedError();
+  }
+}
+
+}  // namespace stepstone

@@ -1,0 +1,211 @@
+// Reading. Every byte that leaves here has been compared with a hash: records with their own,
+// chunks with the one in their leaf's record.
+#include "engine/step_reader.h"
+
+#include <fmt/format.h>
+#include <rocksdb/db.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/parallel.h"
+#include "engine/rocksdb_support.h"
+#include "format/assert.h"
+#include "format/leaf_path.h"
+
+namespace stepstone {
+namespace {
+
+std::span<const std::byte> as_bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+// Reading less than this is faster on one thread.
+constexpr std::uint64_t kParallelSizeBytesMin = std::uint64_t{1} << 20;
+
+}  // namespace
+
+rocksdb::ColumnFamilyHandle* StepReaderImpl::family() const {
+  return record_.placement == Placement::kSmall ? store_->small() : store_->leaves();
+}
+
+Result<rocksdb::PinnableSlice> StepReaderImpl::get(const std::string& key, bool is_chunk) const {
+  rocksdb::ReadOptions options;
+  options.fill_cache = !is_chunk;  // Chunks are read once, and would push the records out.
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status = store_->database().Get(options, family(), key, &value);
+  if (status.ok()) return value;
+  if (status.IsNotFound()) return fail(ErrorCode::kNotFound, "not there");
+  Error error = to_error(status, "reading");
+  // A file that is gone, and a block that does not parse, are both damage.
+  if (status.IsPathNotFound() || status.IsCorruption()) error.code = ErrorCode::kCorrupt;
+  return tl::unexpected<Error>(std::move(error));
+}
+
+Result<void> StepReaderImpl::check_item(std::string_view item) const {
+  std::string names;
+  for (const ItemSummary& summary : record_.items) {
+    if (summary.name == item) return {};
+    names += (names.empty() ? "'" : ", '") + printable(summary.name) + "'";
+  }
+  return fail(ErrorCode::kNotFound, fmt::format("{} is not there; the step has {}",
+                                                item_name(record_.save.step, item), names));
+}
+
+Result<ItemRecord> StepReaderImpl::read_item(std::string_view item) const {
+  STEPSTONE_TRY(check_item(item));
+  const std::string key = item_key(record_.save, item);
+  const auto decode = [&]() -> Result<ItemRecord> {
+    Result<rocksdb::PinnableSlice> value = get(key, /*is_chunk=*/false);
+    // The step record says that the item exists.
+    if (!value && value.error().code == ErrorCode::kNotFound) {
+      return fail(ErrorCode::kCorrupt, "its record is gone");
+    }
+    if (!value) return tl::unexpected<Error>(std::move(value).error());
+    return decode_item_record(value->ToStringView(), key);
+  };
+  return STEPSTONE_TRY_CONTEXT(decode(), item_name(record_.save.step, item));
+}
+
+Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item) const {
+  STEPSTONE_TRY(check_item(item));
+  const std::uint64_t step = record_.save.step;
+  const std::string prefix = region_prefix(record_.save, Region::kLeaf, item);
+  std::vector<StoredLeaf> leaves;
+  const std::unique_ptr<rocksdb::Iterator> entries(
+      store_->database().NewIterator(rocksdb::ReadOptions(), family()));
+  for (entries->Seek(prefix); entries->Valid() && entries->key().starts_with(prefix);
+       entries->Next()) {
+    const std::string_view key = entries->key().ToStringView();
+    std::string encoded_path(key.substr(prefix.size()));
+    LeafRecord record =
+        STEPSTONE_TRY_CONTEXT(decode_leaf_record(entries->value().ToStringView(), key),
+                              leaf_name(step, item, encoded_path));
+    leaves.push_back({std::move(encoded_path), std::move(record)});
+  }
+  if (!entries->status().ok()) {
+    Error error = to_error(entries->status(), item_name(step, item) + ": reading the leaf records");
+    if (entries->status().IsPathNotFound()) error.code = ErrorCode::kCorrupt;
+    return tl::unexpected<Error>(std::move(error));
+  }
+  const auto summary = std::find_if(record_.items.begin(), record_.items.end(),
+                                    [&](const ItemSummary& s) { return s.name == item; });
+  if (leaves.size() != summary->leaf_count) {
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("{}: {} of its {} leaf records are there", item_name(step, item),
+                            leaves.size(), summary->leaf_count));
+  }
+  return leaves;
+}
+
+Result<StoredLeaf> StepReaderImpl::read_leaf(std::string_view item,
+                                             std::string encoded_path) const {
+  STEPSTONE_TRY(check_item(item));
+  const std::string key = leaf_key(record_.save, item, encoded_path);
+  const auto decode = [&]() -> Result<LeafRecord> {
+    const rocksdb::PinnableSlice value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
+    return decode_leaf_record(value.ToStringView(), key);
+  };
+  LeafRecord record =
+      STEPSTONE_TRY_CONTEXT(decode(), leaf_name(record_.save.step, item, encoded_path));
+  return StoredLeaf{std::move(encoded_path), std::move(record)};
+}
+
+Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf& leaf,
+                                        std::uint32_t chunk, std::size_t begin,
+                                        std::span<std::byte> destination) const {
+  const LeafRecord& record = leaf.record;
+  const auto name = [&] {
+    return fmt::format("{}, chunk {}", leaf_name(record_.save.step, item, leaf.encoded_path),
+                       chunk);
+  };
+  const auto copy_checked = [&](std::span<const std::byte> bytes) -> Result<void> {
+    if (bytes.size() != record.chunk_size_at(chunk) || hash128(bytes) != record.hashes[chunk]) {
+      return fail(ErrorCode::kCorrupt, name() + ": the bytes do not match their hash");
+    }
+    if (!destination.empty()) {
+      std::memcpy(destination.data(), bytes.data() + begin, destination.size());
+    }
+    return {};
+  };
+  if (record.inline_bytes) return copy_checked(*record.inline_bytes);
+  SaveId save = record_.save;
+  for (const ChunkOrigin& origin : record.origins) {
+    if (chunk >= origin.first_chunk && chunk - origin.first_chunk < origin.chunk_count) {
+      save = origin.save;
+    }
+  }
+  Result<rocksdb::PinnableSlice> value =
+      get(chunk_key(save, item, leaf.encoded_path, chunk), /*is_chunk=*/true);
+  if (!value && value.error().code == ErrorCode::kNotFound) {
+    return fail(ErrorCode::kCorrupt, name() + ": it is gone");
+  }
+  if (!value) return tl::unexpected<Error>(with_context(std::move(value).error(), name()));
+  return copy_checked(as_bytes(value->ToStringView()));
+}
+
+StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(impl)) {}
+
+StepReader::~StepReader() = default;
+
+const StepRecord& StepReader::record() const { return impl_->record(); }
+
+Result<ItemRecord> StepReader::read_item(std::string_view item) const {
+  return impl_->read_item(item);
+}
+
+Result<std::vector<StoredLeaf>> StepReader::read_leaves(std::string_view item) const {
+  return impl_->read_leaves(item);
+}
+
+Result<StoredLeaf> StepReader::read_leaf(std::string_view item, std::string encoded_path) const {
+  return impl_->read_leaf(item, std::move(encoded_path));
+}
+
+Result<void> StepReader::read_bytes(std::string_view item, const StoredLeaf& leaf,
+                                    std::uint64_t offset, std::span<std::byte> destination) const {
+  const std::uint64_t size_bytes = leaf.record.size_bytes;
+  if (offset > size_bytes || destination.size() > size_bytes - offset) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: bytes {} to {} are not inside its {} bytes",
+                            leaf_name(record().save.step, item, leaf.encoded_path), offset,
+                            offset + destination.size(), size_bytes));
+  }
+  const std::uint32_t chunk_size_bytes = leaf.record.chunk_size_bytes;
+  while (!destination.empty()) {
+    const auto chunk = static_cast<std::uint32_t>(offset / chunk_size_bytes);
+    const auto begin = static_cast<std::size_t>(offset % chunk_size_bytes);
+    const std::size_t size = std::min(destination.size(), leaf.record.chunk_size_at(chunk) - begin);
+    STEPSTONE_TRY(impl_->read_chunk(item, leaf, chunk, begin, destination.first(size)));
+    destination = destination.subspan(size);
+    offset += size;
+  }
+  return {};
+}
+
+Result<void> StepReader::read_all(std::span<const ReadRequest> requests) const {
+  struct Piece {
+    const ReadRequest* request;
+    std::uint32_t chunk;
+  };
+  std::vector<Piece> pieces;
+  std::uint64_t size_bytes = 0;
+  for (const ReadRequest& request : requests) {
+    STEPSTONE_ASSERT(request.destination.size() == request.leaf->record.size_bytes);
+    size_bytes += request.destination.size();
+    for (std::uint32_t chunk = 0; chunk < request.leaf->record.chunk_count(); ++chunk) {
+      pieces.push_back({&request, chunk});
+    }
+  }
+  const unsigned thread_count =
+      size_bytes < kParallelSizeBytesMin ? 1 : impl_->store().thread_count();
+  return parallel_for(thread_count, pieces.size(), [&](std::size_t i) {
+    const auto& [request, chunk] = pieces[i];
+    const LeafRecord& record = request->leaf->record;
+    const auto offset = static_cast<std::size_t>(chunk) * record.chunk_size_bytes;
+    return impl_->read_chunk(request->item, *request->leaf, chunk, 0,
+                             request->destination.subspan(offset, record.chunk_size_at(chunk)));
+  });
+}
+
+}  // namespace stepstone

@@ -1,0 +1,43 @@
+#pragma once
+// The inside of a StepReader.
+
+#include <rocksdb/slice.h>
+
+#include <memory>
+#include <string>
+
+#include "engine/store.h"
+#include "engine/store_impl.h"
+
+namespace stepstone {
+
+class StepReaderImpl {
+ public:
+  StepReaderImpl(std::shared_ptr<StoreImpl> store, SaveRegistry::Leased leased)
+      : store_(std::move(store)),
+        record_(std::move(leased.record)),
+        lease_(std::move(leased.lease)) {}
+
+  const StepRecord& record() const { return record_; }
+  StoreImpl& store() const { return *store_; }
+
+  // The value of one key of this save, wherever the step is placed.
+  Result<rocksdb::PinnableSlice> get(const std::string& key, bool is_chunk) const;
+
+  Result<void> check_item(std::string_view item) const;
+  Result<ItemRecord> read_item(std::string_view item) const;
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
+  Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+  // The bytes [begin, begin + destination.size()) of one chunk, the whole of which is checked.
+  Result<void> read_chunk(std::string_view item, const StoredLeaf& leaf, std::uint32_t chunk,
+                          std::size_t begin, std::span<std::byte> destination) const;
+
+ private:
+  rocksdb::ColumnFamilyHandle* family() const;
+
+  std::shared_ptr<StoreImpl> store_;
+  const StepRecord record_;
+  std::unique_ptr<SaveRegistry::Lease> lease_;
+};
+
+}  // namespace stepstone

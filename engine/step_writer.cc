@@ -1,0 +1,446 @@
+// A save. Chunks first: their sequence, in key order, is cut into as many runs as there are threads
+// (more when a run would become too long), and each run is hashed and written into a segment of its
+// own, in one pass over the caller's memory. Then the records, which need the hashes, into one more
+// segment in front of the others. A step that is too small to deserve files goes into the commit
+// batch instead.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "engine/parallel.h"
+#include "engine/progress.h"
+#include "engine/segment_writer.h"
+#include "engine/store.h"
+#include "engine/store_impl.h"
+#include "format/assert.h"
+#include "format/leaf_path.h"
+#include "format/limits.h"
+
+namespace stepstone {
+namespace {
+
+// Leaves up to this size stand in their own record.
+constexpr std::uint64_t kInlineSizeBytes = std::uint64_t{32} << 10;
+// Steps up to this size, records counted roughly, travel in the commit batch.
+constexpr std::uint64_t kSmallStepSizeBytes = std::uint64_t{256} << 10;
+constexpr std::uint64_t kRecordSizeEstimateBytes = 256;
+// A run of chunks shorter than this is not worth a file of its own...
+constexpr std::uint64_t kSegmentSizeBytesMin = std::uint64_t{8} << 20;
+// ...and one longer than this is cut, so that one file never holds too much to rewrite.
+constexpr std::uint64_t kSegmentSizeBytesMax = std::uint64_t{1} << 30;
+
+struct PlannedItem {
+  std::string handler;
+  TreeStructure structure;
+  std::string custom_metadata;
+  std::uint64_t leaf_count = 0;
+  std::uint64_t size_bytes = 0;
+};
+
+struct PlannedLeaf {
+  const std::string* item;  // Points to the key of the item's entry, which does not move.
+  std::string encoded_path;
+  LeafRecord record;
+  std::shared_ptr<const LeafSource> source;
+  bool is_inline = false;
+
+  std::uint32_t stored_chunk_count() const { return is_inline ? 0 : record.chunk_count(); }
+};
+
+// The chunks [begin, end) in the numbering of the whole save.
+struct ChunkRun {
+  std::uint64_t begin;
+  std::uint64_t end;
+};
+
+std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
+class StepWriter::Impl {
+ public:
+  Impl(std::shared_ptr<StoreImpl> store, SaveId save, SaveOptions options)
+      : store_(std::move(store)), save_(save), options_(std::move(options)) {
+    started_unix_ns_ = unix_time_ns();
+  }
+  ~Impl();
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  Result<void> put_item(std::string name, PlannedItem item);
+  Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
+                        std::shared_ptr<const LeafSource> source);
+  void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
+  Result<StepRecord> commit(std::span<const std::uint64_t> retire);
+
+ private:
+  Result<void> check_leaves();
+  Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
+                                 std::span<const PlannedLeaf> leaves) const;
+  std::vector<ChunkRun> plan_runs() const;
+  Result<void> write_segments(StoreImpl::Addition& addition);
+  Result<void> write_run(ChunkRun run, SegmentWriter& segment);
+  Result<void> write_chunk(
+      PlannedLeaf& leaf, std::uint32_t chunk, std::span<std::byte> scratch,
+      const std::function<Result<void>(std::string_view key, std::string_view value)>& put);
+  // The step's own copy, items and leaves, in key order.
+  Result<void> write_records(
+      const StepRecord& step,
+      const std::function<Result<void>(std::string key, std::string value)>& put);
+  Result<void> write_small(StoreImpl::Addition& addition);
+  StepRecord step_record() const;
+  std::string leaf_name_of(const PlannedLeaf& leaf) const {
+    return leaf_name(save_.step, *leaf.item, leaf.encoded_path);
+  }
+
+  std::shared_ptr<StoreImpl> store_;
+  const SaveId save_;
+  const SaveOptions options_;
+  std::int64_t started_unix_ns_ = 0;
+  std::map<std::string, PlannedItem, std::less<>> items_;
+  std::vector<PlannedLeaf> leaves_;
+  std::vector<std::uint64_t> first_chunks_;  // Of each leaf, in the numbering of the whole save.
+  std::uint64_t chunk_count_ = 0;            // That are stored as entries of their own.
+  std::uint64_t size_bytes_ = 0;
+  Progress::Callback progress_callback_;
+  std::unique_ptr<Progress> progress_;
+  std::vector<std::string> staged_paths_;
+  bool is_begun_ = false;    // commit() was called.
+  bool is_settled_ = false;  // The registry knows how the save ended, or must not know.
+};
+
+StepWriter::Impl::~Impl() {
+  if (is_settled_) return;
+  for (const std::string& path : staged_paths_) {
+    store_->file_system().DeleteFile(path, rocksdb::IOOptions(), nullptr).PermitUncheckedError();
+  }
+  store_->registry().end_save(save_, std::nullopt, {});
+}
+
+Result<void> StepWriter::Impl::put_item(std::string name, PlannedItem item) {
+  if (name.size() > limits::kNameSizeBytesMax) {
+    return fail(ErrorCode::kLimit,
+                fmt::format("step {}: an item name of {} bytes is over the limit", save_.step,
+                            name.size()));
+  }
+  if (items_.contains(name)) {
+    return fail(ErrorCode::kAlreadyExists,
+                item_name(save_.step, name) + " was already added to this save");
+  }
+  items_.emplace(std::move(name), std::move(item));
+  return {};
+}
+
+Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encoded_path,
+                                        LeafInfo info, std::shared_ptr<const LeafSource> source) {
+  const auto found = items_.find(item);
+  if (found == items_.end()) {
+    return fail(ErrorCode::kNotFound, item_name(save_.step, item) + " was not added to this save");
+  }
+  PlannedLeaf leaf;
+  leaf.item = &found->first;
+  leaf.encoded_path = std::move(encoded_path);
+  leaf.source = std::move(source);
+  leaf.record.kind = info.kind;
+  leaf.record.dtype = info.dtype;
+  leaf.record.shape = std::move(info.shape);
+  leaf.record.size_bytes = info.size_bytes;
+  leaf.record.chunk_size_bytes = options_.chunk_size_bytes;
+  const std::uint64_t chunk_count = info.size_bytes / options_.chunk_size_bytes +
+                                    (info.size_bytes % options_.chunk_size_bytes != 0 ? 1 : 0);
+  if (chunk_count > limits::kChunksPerLeafMax) {
+    return fail(
+        ErrorCode::kLimit,
+        fmt::format("{}: {} chunks of {} bytes are over the limit of {} chunks", leaf_name_of(leaf),
+                    chunk_count, options_.chunk_size_bytes, limits::kChunksPerLeafMax));
+  }
+  leaf.record.hashes.resize(static_cast<std::size_t>(chunk_count));
+  leaf.is_inline = info.size_bytes <= kInlineSizeBytes && chunk_count <= 1;
+  STEPSTONE_TRY_CONTEXT(check(leaf.record), leaf_name_of(leaf));
+  found->second.leaf_count += 1;
+  found->second.size_bytes += info.size_bytes;
+  size_bytes_ += info.size_bytes;
+  leaves_.push_back(std::move(leaf));
+  return {};
+}
+
+// Sorts the leaves and holds them against the structures: exactly one for each place.
+Result<void> StepWriter::Impl::check_leaves() {
+  if (items_.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("step {}: nothing to save, add an item first", save_.step));
+  }
+  std::sort(leaves_.begin(), leaves_.end(), [](const PlannedLeaf& a, const PlannedLeaf& b) {
+    const int order = a.item == b.item ? 0 : a.item->compare(*b.item);
+    return order != 0 ? order < 0 : a.encoded_path < b.encoded_path;
+  });
+  auto begin = leaves_.begin();
+  for (const auto& [name, item] : items_) {
+    const auto end = std::find_if(begin, leaves_.end(),
+                                  [&](const PlannedLeaf& leaf) { return *leaf.item != name; });
+    STEPSTONE_TRY(check_item_leaves(name, item, std::span(begin, end)));
+    begin = end;
+  }
+  for (const PlannedLeaf& leaf : leaves_) {
+    first_chunks_.push_back(chunk_count_);
+    chunk_count_ += leaf.stored_chunk_count();
+  }
+  return {};
+}
+
+Result<void> StepWriter::Impl::check_item_leaves(const std::string& name, const PlannedItem& item,
+                                                 std::span<const PlannedLeaf> leaves) const {
+  std::vector<std::string> expected;
+  STEPSTONE_TRY_CONTEXT(
+      visit(item.structure, {.enter = {},
+                             .leaf = [&](const std::string& path) -> Result<void> {
+                               expected.push_back(path);
+                               return {};
+                             },
+                             .leave = {}}),
+      item_name(save_.step, name));
+  std::sort(expected.begin(), expected.end());
+  for (std::size_t i = 0; i < std::max(expected.size(), leaves.size()); ++i) {
+    const std::string* const wanted = i < expected.size() ? &expected[i] : nullptr;
+    const std::string* const given = i < leaves.size() ? &leaves[i].encoded_path : nullptr;
+    if (wanted != nullptr && given != nullptr && *wanted == *given) continue;
+    const bool is_missing = given == nullptr || (wanted != nullptr && *wanted < *given);
+    return fail(ErrorCode::kMismatch,
+                leaf_name(save_.step, name, is_missing ? *wanted : *given) +
+                    (is_missing ? " is in the tree, but its value was not given"
+                                : " was given, but is not in the tree (or was given twice)"));
+  }
+  return {};
+}
+
+StepRecord StepWriter::Impl::step_record() const {
+  StepRecord record;
+  record.save = save_;
+  record.started_unix_ns = started_unix_ns_;
+  record.size_bytes = size_bytes_;
+  record.metrics = options_.metrics;
+  record.custom_metadata = options_.custom_metadata;
+  for (const auto& [name, item] : items_) {
+    record.items.push_back({name, item.handler, item.leaf_count, item.size_bytes});
+  }
+  return record;
+}
+
+Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retire) {
+  if (is_begun_) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("step {}: commit() was called before", save_.step));
+  }
+  is_begun_ = true;
+  STEPSTONE_TRY(store_->check_writable());
+  STEPSTONE_TRY(check_leaves());
+  progress_ = std::make_unique<Progress>(progress_callback_, size_bytes_);
+
+  StoreImpl::Addition addition;
+  addition.record = step_record();
+  addition.overwrite = options_.overwrite;
+  const bool is_small =
+      size_bytes_ + kRecordSizeEstimateBytes * leaves_.size() <= kSmallStepSizeBytes;
+  if (is_small) {
+    STEPSTONE_TRY(write_small(addition));
+  } else {
+    STEPSTONE_TRY(write_segments(addition));
+  }
+
+  // A commit that fails on the way leaves unknown whether the step exists, so that its files must
+  // not be given up: the next open finds out.
+  Result<StepRecord> committed = store_->commit(&addition, retire);
+  is_settled_ = committed.has_value() || !store_->check_writable();
+  return committed;
+}
+
+std::vector<ChunkRun> StepWriter::Impl::plan_runs() const {
+  std::uint64_t chunk_bytes = 0;
+  for (const PlannedLeaf& leaf : leaves_) {
+    if (!leaf.is_inline) chunk_bytes += leaf.record.size_bytes;
+  }
+  if (chunk_count_ == 0) return {};
+  const std::uint64_t worth = std::max<std::uint64_t>(1, chunk_bytes / kSegmentSizeBytesMin);
+  std::uint64_t run_count = std::min<std::uint64_t>(store_->thread_count(), worth);
+  // Round up to a multiple of the threads, so that all of them finish together.
+  const std::uint64_t rounds =
+      (chunk_bytes / run_count + kSegmentSizeBytesMax - 1) / kSegmentSizeBytesMax;
+  run_count = std::min<std::uint64_t>({run_count * std::max<std::uint64_t>(1, rounds), chunk_count_,
+                                       limits::kSegmentsPerStepMax - 1});
+  std::vector<ChunkRun> runs;
+  for (std::uint64_t i = 0; i < run_count; ++i) {
+    runs.push_back({chunk_count_ * i / run_count, chunk_count_ * (i + 1) / run_count});
+  }
+  return runs;
+}
+
+Result<void> StepWriter::Impl::write_segments(StoreImpl::Addition& addition) {
+  const std::vector<ChunkRun> runs = plan_runs();
+  std::vector<SegmentInfo> infos(runs.size() + 1);
+  std::vector<SegmentWriter> segments;
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    segments.push_back(
+        STEPSTONE_TRY_CONTEXT(SegmentWriter::create(*store_), step_name(save_.step)));
+    staged_paths_.push_back(segments.back().path());
+  }
+  STEPSTONE_TRY(
+      parallel_for(store_->thread_count(), runs.size(), [&](std::size_t i) -> Result<void> {
+        STEPSTONE_TRY(write_run(runs[i], segments[i + 1]));
+        infos[i + 1] = STEPSTONE_TRY_CONTEXT(segments[i + 1].finish(), step_name(save_.step));
+        return {};
+      }));
+  STEPSTONE_TRY(write_records(
+      addition.record, [&](const std::string& key, const std::string& value) -> Result<void> {
+        return segments[0].put(key, value);
+      }));
+  infos[0] = STEPSTONE_TRY_CONTEXT(segments[0].finish(), step_name(save_.step));
+  addition.record.segments = std::move(infos);
+  addition.segment_paths = staged_paths_;
+  return {};
+}
+
+Result<void> StepWriter::Impl::write_run(ChunkRun run, SegmentWriter& segment) {
+  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  // The leaf that chunk run.begin belongs to.
+  auto index = static_cast<std::size_t>(
+      std::upper_bound(first_chunks_.begin(), first_chunks_.end(), run.begin) -
+      first_chunks_.begin() - 1);
+  for (std::uint64_t at = run.begin; at < run.end;) {
+    PlannedLeaf& leaf = leaves_[index];
+    const std::uint64_t first = first_chunks_[index];
+    const std::uint64_t end = std::min<std::uint64_t>(run.end, first + leaf.stored_chunk_count());
+    for (; at < end; ++at) {
+      STEPSTONE_TRY(write_chunk(
+          leaf, static_cast<std::uint32_t>(at - first), scratch,
+          [&](std::string_view key, std::string_view value) { return segment.put(key, value); }));
+    }
+    ++index;
+  }
+  return {};
+}
+
+Result<void> StepWriter::Impl::write_chunk(
+    PlannedLeaf& leaf, std::uint32_t chunk, std::span<std::byte> scratch,
+    const std::function<Result<void>(std::string_view key, std::string_view value)>& put) {
+  const std::uint64_t offset = std::uint64_t{chunk} * leaf.record.chunk_size_bytes;
+  const std::size_t size = leaf.record.chunk_size_at(chunk);
+  const std::span<const std::byte> bytes =
+      STEPSTONE_TRY_CONTEXT(leaf.source->read(offset, size, scratch), leaf_name_of(leaf));
+  STEPSTONE_ASSERT(bytes.size() == size);
+  leaf.record.hashes[chunk] = hash128(bytes);
+  STEPSTONE_TRY_CONTEXT(put(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk), as_text(bytes)),
+                        leaf_name_of(leaf));
+  progress_->add(size);
+  return {};
+}
+
+Result<void> StepWriter::Impl::write_records(
+    const StepRecord& step,
+    const std::function<Result<void>(std::string key, std::string value)>& put) {
+  const std::string copy_key = step_copy_key(save_);
+  STEPSTONE_TRY(
+      put(copy_key, STEPSTONE_TRY_CONTEXT(encode(step, copy_key), step_name(save_.step))));
+  for (const auto& [name, item] : items_) {
+    const std::string key = item_key(save_, name);
+    const ItemRecord record{.handler = item.handler,
+                            .leaf_count = item.leaf_count,
+                            .size_bytes = item.size_bytes,
+                            .structure = item.structure,
+                            .custom_metadata = item.custom_metadata};
+    STEPSTONE_TRY(
+        put(key, STEPSTONE_TRY_CONTEXT(encode(record, key), item_name(save_.step, name))));
+  }
+  std::vector<std::byte> scratch(kInlineSizeBytes);
+  for (PlannedLeaf& leaf : leaves_) {
+    if (leaf.is_inline) {
+      const auto size = static_cast<std::size_t>(leaf.record.size_bytes);
+      const std::span<const std::byte> bytes =
+          STEPSTONE_TRY_CONTEXT(leaf.source->read(0, size, scratch), leaf_name_of(leaf));
+      STEPSTONE_ASSERT(bytes.size() == size);
+      leaf.record.inline_bytes.emplace(bytes.begin(), bytes.end());
+      if (size != 0) leaf.record.hashes[0] = hash128(bytes);
+      progress_->add(size);
+    }
+    const std::string key = leaf_key(save_, *leaf.item, leaf.encoded_path);
+    STEPSTONE_TRY(put(key, STEPSTONE_TRY_CONTEXT(encode(leaf.record, key), leaf_name_of(leaf))));
+    // The bytes are in the segment now; holding them too would double a state of small leaves.
+    leaf.record.inline_bytes.reset();
+  }
+  return {};
+}
+
+Result<void> StepWriter::Impl::write_small(StoreImpl::Addition& addition) {
+  addition.record.placement = Placement::kSmall;
+  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  for (PlannedLeaf& leaf : leaves_) {
+    for (std::uint32_t chunk = 0; chunk < leaf.stored_chunk_count(); ++chunk) {
+      STEPSTONE_TRY(write_chunk(leaf, chunk, scratch,
+                                [&](std::string_view key, std::string_view value) -> Result<void> {
+                                  addition.small_entries.emplace_back(key, value);
+                                  return {};
+                                }));
+    }
+  }
+  return write_records(addition.record, [&](std::string key, std::string value) -> Result<void> {
+    addition.small_entries.emplace_back(std::move(key), std::move(value));
+    return {};
+  });
+}
+
+StepWriter::StepWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+StepWriter::~StepWriter() = default;
+
+Result<void> StepWriter::put_item(std::string name, std::string handler, TreeStructure structure,
+                                  std::string custom_metadata) {
+  return impl_->put_item(std::move(name), {.handler = std::move(handler),
+                                           .structure = std::move(structure),
+                                           .custom_metadata = std::move(custom_metadata)});
+}
+
+Result<void> StepWriter::put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
+                                  std::shared_ptr<const LeafSource> source) {
+  return impl_->put_leaf(item, std::move(encoded_path), std::move(info), std::move(source));
+}
+
+void StepWriter::on_progress(Progress::Callback callback) {
+  impl_->on_progress(std::move(callback));
+}
+
+Result<StepRecord> StepWriter::commit(std::span<const std::uint64_t> retire) {
+  return impl_->commit(retire);
+}
+
+Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
+                                                      const SaveOptions& options) {
+  if (impl_ == nullptr) return fail(ErrorCode::kClosed, "the store is closed");
+  STEPSTONE_TRY(impl_->check_writable());
+  if (step > limits::kStepMax) {
+    return fail(ErrorCode::kLimit,
+                fmt::format("step {} is over the limit of {}", step, limits::kStepMax));
+  }
+  if (options.chunk_size_bytes < limits::kChunkSizeBytesMin ||
+      options.chunk_size_bytes > limits::kChunkSizeBytesMax) {
+    return fail(ErrorCode::kLimit,
+                fmt::format("step {}: a chunk size of {} bytes is not between {} and {}", step,
+                            options.chunk_size_bytes, limits::kChunkSizeBytesMin,
+                            limits::kChunkSizeBytesMax));
+  }
+  if (!options.overwrite && impl_->registry().find(step)) {
+    return fail(ErrorCode::kAlreadyExists,
+                fmt::format("step {} exists already in {}: choose another step, or overwrite it",
+                            step, impl_->directory().string()));
+  }
+  const std::optional<SaveId> save = impl_->registry().begin_save(step);
+  if (!save) {
+    return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
+  }
+  return std::unique_ptr<StepWriter>(
+      new StepWriter(std::make_unique<StepWriter::Impl>(impl_, *save, options)));
+}
+
+}  // namespace stepstone

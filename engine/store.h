@@ -1,0 +1,223 @@
+#pragma once
+// A run's checkpoints in one RocksDB directory. The engine's front door: open a Store, begin_save()
+// to write a step, read_step() to read one. engine/README.md tells the life of a save and of a
+// restore.
+//
+// One Store writes at a time, in one process; any number of processes may have it open read-only.
+// All methods but close() may be called from any thread. Saves may be prepared side by side; their
+// commits take turns.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/leaf_source.h"
+#include "format/error.h"
+#include "format/records.h"
+
+namespace rocksdb {
+class FileSystem;
+}
+
+namespace stepstone {
+
+class StepReader;
+class StepReaderImpl;
+class StepWriter;
+class StoreImpl;
+
+struct OpenOptions {
+  bool create_if_missing = false;
+  bool read_only = false;  // Takes no lock. Sees the steps committed before open(), and only those.
+  unsigned thread_count = 0;  // Of one save or verification; 0: one per processor.
+  // Where the store's files live; null: the machine's own. Kept for as long as the Store is open.
+  std::shared_ptr<rocksdb::FileSystem> file_system;
+};
+
+struct SaveOptions {
+  bool overwrite = false;  // Replace an existing step, in the instant of the commit.
+  std::uint32_t chunk_size_bytes = std::uint32_t{256} << 10;
+  std::string metrics;          // JSON text, or empty.
+  std::string custom_metadata;  // JSON text, or empty.
+};
+
+struct VerifyOptions {
+  std::optional<std::uint64_t> step;  // nullopt: all.
+  // Called now and then, from any thread but never twice at once.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
+};
+
+// One thing found damaged. Item and leaf are empty where the damage is to the step or item as a
+// whole.
+struct Damage {
+  std::uint64_t step = 0;
+  std::string item;
+  std::optional<std::string> leaf;  // As to_text() shows it.
+  std::string message;
+};
+
+struct VerifyReport {
+  std::uint64_t step_count = 0;
+  std::uint64_t leaf_count = 0;
+  std::uint64_t size_bytes = 0;
+  std::vector<Damage> damages;  // Ordered by step, item, leaf.
+};
+
+class Store {
+ public:
+  // kNotFound: no store there, and not asked to create one. kInvalidArgument: `directory` is
+  // something else (a file, or a directory of other things), or read_only and create_if_missing
+  // together. kBusy: open for writing elsewhere. kCorrupt: RocksDB shows less than HEAD witnessed;
+  // nothing was deleted. kUnsupported: written by a newer version. kIo, kNoSpace,
+  // kPermissionDenied, kReadOnly: from the operating system.
+  static Result<std::unique_ptr<Store>> open(const std::filesystem::path& directory,
+                                             const OpenOptions& options);
+  // Closes. A StepReader or StepWriter that is still there keeps the database open until it goes.
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  // Waits for the collector and frees the lock. kBusy, and nothing done: a StepReader or StepWriter
+  // of this store is still there. Idempotent; every other call on a closed store gives kClosed or
+  // nothing.
+  Result<void> close();
+
+  std::filesystem::path directory() const;
+  bool is_read_only() const;
+
+  // Visible steps, ascending.
+  std::vector<std::uint64_t> steps() const;
+  std::optional<std::uint64_t> latest_step() const;
+  // kNotFound: names the steps there are.
+  Result<StepRecord> step_record(std::uint64_t step) const;
+
+  // Begins a save. Nothing is visible, and nothing is lost if the writer is dropped, before its
+  // commit. kReadOnly, kClosed. kLimit: `step` over limits::kStepMax, or the chunk size out of
+  // bounds. kAlreadyExists: the step is there and options.overwrite is not set.
+  Result<std::unique_ptr<StepWriter>> begin_save(std::uint64_t step,
+                                                 const SaveOptions& options = {});
+
+  // A reader of one step, which keeps the step's bytes from being collected while it lives, even if
+  // the step is retired or overwritten meanwhile. kNotFound.
+  Result<std::shared_ptr<const StepReader>> read_step(std::uint64_t step) const;
+
+  // Makes the steps invisible, durably and all in one commit; their space is freed in the
+  // background. kNotFound: one is not there; none was retired. kReadOnly, kClosed, kIo, kNoSpace.
+  Result<void> retire(std::span<const std::uint64_t> steps);
+
+  // Waits until everything retired so far, and not held by a reader, has been deleted.
+  void wait_for_collector();
+
+  // Reads every byte of every step and checks it. Damage is reported, not returned as an error.
+  // kNotFound: options.step is not there.
+  Result<VerifyReport> verify(const VerifyOptions& options = {}) const;
+
+ private:
+  explicit Store(std::shared_ptr<StoreImpl> impl);
+
+  std::shared_ptr<StoreImpl> impl_;
+};
+
+// What a leaf is, apart from its bytes.
+struct LeafInfo {
+  LeafKind kind = LeafKind::kArray;
+  std::optional<DType> dtype;  // Set exactly for kArray.
+  std::vector<std::uint64_t> shape;
+  std::uint64_t size_bytes = 0;
+};
+
+// A step being written. Collects items and leaves; commit() checks and writes them. Not
+// thread-safe.
+class StepWriter {
+ public:
+  // Dropped without a commit: the step never existed.
+  ~StepWriter();
+  StepWriter(const StepWriter&) = delete;
+  StepWriter& operator=(const StepWriter&) = delete;
+
+  // Adds an item whose leaves are to be exactly those that `structure` has. `handler` names what
+  // can restore it, `custom_metadata` is JSON text or empty. kAlreadyExists: the item was added
+  // before.
+  Result<void> put_item(std::string name, std::string handler, TreeStructure structure,
+                        std::string custom_metadata = {});
+
+  // Adds a leaf of an item that was added before. `encoded_path` is encode_path()'s; `source` is
+  // read during commit() and must live until then. kNotFound: no such item. kInvalidArgument,
+  // kLimit: the description does not hold together.
+  Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
+                        std::shared_ptr<const LeafSource> source);
+
+  // Called during commit() with the bytes written so far, from any thread but never twice at once.
+  void on_progress(
+      std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> callback);
+
+  // Writes everything, makes it durable and visible, and in the same instant makes `retire`
+  // invisible (steps that are not there are ignored). When it returns OK, the step survives power
+  // loss. On an error the store is as it was before, but for two cases that it cannot know: after
+  // kIo or kNoSpace from the commit itself the store refuses further writes (kClosed) until it is
+  // opened again, and then shows the step or not, whole. To be called once. kMismatch: an item's
+  // leaves are not those of its structure. kAlreadyExists: someone else saved the step meanwhile.
+  Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
+
+ private:
+  friend class Store;
+  class Impl;
+  explicit StepWriter(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+// A leaf as it is stored: description, hashes, where its chunks are.
+struct StoredLeaf {
+  std::string encoded_path;
+  LeafRecord record;
+};
+
+// A whole leaf and where its bytes go; the destination has exactly the leaf's size.
+struct ReadRequest {
+  std::string_view item;
+  const StoredLeaf* leaf = nullptr;
+  std::span<std::byte> destination;
+};
+
+// One step, open for reading; safe from several threads. Errors of every read: kNotFound for an
+// item or leaf that is not there, kCorrupt (naming step, item and leaf) when the bytes are not
+// those that were saved, kIo.
+class StepReader {
+ public:
+  ~StepReader();
+  StepReader(const StepReader&) = delete;
+  StepReader& operator=(const StepReader&) = delete;
+
+  const StepRecord& record() const;
+
+  Result<ItemRecord> read_item(std::string_view item) const;
+
+  // The records of all leaves of an item, in path order, without reading the chunks.
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
+
+  // One look-up. `encoded_path` is encode_path()'s.
+  Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+
+  // The bytes [offset, offset + destination.size()) of a leaf, each chunk they touch checked
+  // against its hash. kInvalidArgument: the range is not inside the leaf.
+  Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
+                          std::span<std::byte> destination) const;
+
+  // Many leaves at once, their chunks shared out over the store's threads.
+  Result<void> read_all(std::span<const ReadRequest> requests) const;
+
+ private:
+  friend class Store;
+  explicit StepReader(std::unique_ptr<StepReaderImpl> impl);
+
+  std::unique_ptr<StepReaderImpl> impl_;
+};
+
+}  // namespace stepstone

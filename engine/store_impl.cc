@@ -1,0 +1,536 @@
+// Opening, committing and collecting.
+//
+// Open compares three witnesses before it lets RocksDB delete anything: the step records must add
+// up to the digest in the StoreRecord, the StoreRecord must be at least as new as HEAD, and every
+// visible step must have the segments that its record lists. RocksDB checks none of this: it takes
+// a damaged log or MANIFEST for one that ends early, and cleans up.
+#include "engine/store_impl.h"
+
+#include <fmt/format.h>
+#include <rocksdb/cache.h>
+#include <rocksdb/convenience.h>
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <set>
+
+#include "engine/parallel.h"
+#include "engine/rocksdb_support.h"
+#include "format/assert.h"
+#include "format/leaf_path.h"
+
+namespace stepstone {
+namespace {
+
+constexpr const char* kStagingDirectory = "staging";
+constexpr std::size_t kBlockCacheSizeBytes = std::size_t{16} << 20;
+
+// Tells the compactions of `small` which entries nobody can reach any more.
+class DeadSaveFilter : public rocksdb::CompactionFilter {
+ public:
+  explicit DeadSaveFilter(std::shared_ptr<const SaveRegistry> registry)
+      : registry_(std::move(registry)) {}
+
+  const char* Name() const override { return "StepstoneDeadSaveFilter"; }
+
+  bool Filter(int /*level*/, const rocksdb::Slice& key, const rocksdb::Slice& /*value*/,
+              std::string* /*new_value*/, bool* /*value_changed*/) const override {
+    const std::optional<SaveId> save = save_of_key(key.ToStringView());
+    if (!save) return false;
+    // Keys come in order, so that one answer serves for a whole save. The dead stay dead; one that
+    // dies meanwhile waits for the next compaction.
+    if (save != last_save_) {
+      last_save_ = save;
+      last_is_dead_ = registry_->is_dead(*save);
+    }
+    return last_is_dead_;
+  }
+
+ private:
+  std::shared_ptr<const SaveRegistry> registry_;
+  // RocksDB calls one filter object from one thread.
+  mutable std::optional<SaveId> last_save_;
+  mutable bool last_is_dead_ = false;
+};
+
+class DeadSaveFilterFactory : public rocksdb::CompactionFilterFactory {
+ public:
+  explicit DeadSaveFilterFactory(std::shared_ptr<const SaveRegistry> registry)
+      : registry_(std::move(registry)) {}
+
+  const char* Name() const override { return "StepstoneDeadSaveFilterFactory"; }
+
+  std::unique_ptr<rocksdb::CompactionFilter> CreateCompactionFilter(
+      const rocksdb::CompactionFilter::Context& /*context*/) override {
+    return std::make_unique<DeadSaveFilter>(registry_);
+  }
+
+ private:
+  std::shared_ptr<const SaveRegistry> registry_;
+};
+
+Hash128 random_id() {
+  std::random_device device;
+  const auto draw = [&] { return std::uint64_t{device()} << 32 | device(); };
+  return {draw(), draw()};
+}
+
+Head head_of(const StoreRecord& record) {
+  return {.store_id = record.store_id,
+          .sequence = record.sequence,
+          .step_count = record.step_count,
+          .steps_digest = record.steps_digest,
+          .newest_step = record.newest_step,
+          .newest_step_hash = record.newest_step_hash};
+}
+
+tl::unexpected<Error> corrupt(std::string what) {
+  return fail(ErrorCode::kCorrupt,
+              std::move(what) + "; nothing was deleted: keep a copy of the directory as it is");
+}
+
+bool file_exists(rocksdb::FileSystem& file_system, const std::filesystem::path& path) {
+  return file_system.FileExists(path.string(), rocksdb::IOOptions(), nullptr).ok();
+}
+
+Result<void> sync_directory(rocksdb::FileSystem& file_system, const std::filesystem::path& path) {
+  std::unique_ptr<rocksdb::FSDirectory> directory;
+  const std::string what = "directory " + path.string();
+  STEPSTONE_TRY(to_result(
+      file_system.NewDirectory(path.string(), rocksdb::IOOptions(), &directory, nullptr), what));
+  return to_result(directory->Fsync(rocksdb::IOOptions(), nullptr), what);
+}
+
+// Creates the directory and its parents, durably: each new one is synced into the one above.
+Result<void> create_directories(rocksdb::FileSystem& file_system,
+                                const std::filesystem::path& path) {
+  if (file_exists(file_system, path)) return {};
+  const std::filesystem::path parent = path.parent_path();
+  if (!parent.empty() && parent != path) STEPSTONE_TRY(create_directories(file_system, parent));
+  STEPSTONE_TRY(
+      to_result(file_system.CreateDirIfMissing(path.string(), rocksdb::IOOptions(), nullptr),
+                "directory " + path.string()));
+  return sync_directory(file_system, parent.empty() ? "." : parent);
+}
+
+}  // namespace
+
+std::string step_name(std::uint64_t step) { return fmt::format("step {}", step); }
+
+std::string item_name(std::uint64_t step, std::string_view item) {
+  return fmt::format("step {} item '{}'", step, printable(item));
+}
+
+std::string leaf_name(std::uint64_t step, std::string_view item, std::string_view encoded_path) {
+  return fmt::format("step {} item '{}' leaf '{}'", step, printable(item), to_text(encoded_path));
+}
+
+std::int64_t unix_time_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+StoreImpl::StoreImpl(std::filesystem::path directory, const OpenOptions& options)
+    : directory_(std::move(directory)),
+      options_(options),
+      thread_count_(effective_thread_count(options.thread_count)) {}
+
+StoreImpl::~StoreImpl() { shut_down(); }
+
+void StoreImpl::shut_down() {
+  if (collector_.joinable()) {
+    registry_->stop();
+    collector_.join();
+  }
+  close_database();
+}
+
+void StoreImpl::close_database() {
+  if (database_ == nullptr) return;
+  rocksdb::CancelAllBackgroundWork(database_.get(), /*wait=*/true);
+  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+    database_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  }
+  handles_.clear();
+  database_.reset();
+  head_.reset();
+}
+
+Result<void> StoreImpl::open() {
+  if (options_.read_only && options_.create_if_missing) {
+    return fail(ErrorCode::kInvalidArgument,
+                "a store cannot be created read-only: choose one of the two");
+  }
+  // A process that is writing to the store may replace files while a reader opens them, so that the
+  // reader sees half of a commit; a moment later it sees the whole.
+  constexpr int kReadOnlyAttempts = 5;
+  for (int attempt = 1;; ++attempt) {
+    const Result<void> result = open_once();
+    if (result) return result;
+    shut_down();
+    const bool may_be_passing =
+        result.error().code == ErrorCode::kCorrupt || result.error().code == ErrorCode::kIo;
+    if (!options_.read_only || !may_be_passing || attempt == kReadOnlyAttempts) {
+      return tl::unexpected<Error>(
+          with_context(result.error(), fmt::format("store {}", directory_.string())));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
+  }
+}
+
+Result<void> StoreImpl::open_once() {
+  file_system_ = std::make_shared<StoreFileSystem>(
+      options_.file_system ? options_.file_system : rocksdb::FileSystem::Default());
+  env_ = rocksdb::NewCompositeEnv(file_system_);
+  registry_ = std::make_shared<SaveRegistry>();
+  STEPSTONE_TRY(check_directory());
+  // HEAD first: whatever the database shows afterwards must be at least as new.
+  const Result<Head> head = HeadFile::read(*file_system_, (directory_ / "HEAD").string());
+  if (!head) return tl::unexpected<Error>(head.error());
+  STEPSTONE_TRY(open_database());
+  STEPSTONE_TRY(load_records());
+  if (store_record_.store_id == Hash128{}) {
+    if (head->sequence != 0) return corrupt("the database is empty, but HEAD witnesses steps");
+    if (!options_.create_if_missing) {
+      return fail(ErrorCode::kNotFound,
+                  "its creation was interrupted: create it again (create_if_missing)");
+    }
+    store_record_.store_id = head->store_id;
+    STEPSTONE_TRY(initialize());
+  }
+  STEPSTONE_TRY(compare_with_head(head));
+  STEPSTONE_TRY(check_segments());
+  if (options_.read_only) return {};
+  STEPSTONE_TRY(
+      to_result(file_system_->CreateDirIfMissing((directory_ / kStagingDirectory).string(),
+                                                 rocksdb::IOOptions(), nullptr),
+                "staging directory"));
+  head_.emplace(STEPSTONE_TRY(HeadFile::open(*file_system_, (directory_ / "HEAD").string())));
+  // A crash between a commit and its HEAD: the commit holds, and HEAD catches up.
+  if (head_of(store_record_) != *head) STEPSTONE_TRY(head_->write(head_of(store_record_)));
+  file_system_->release_deletions();
+  STEPSTONE_TRY(sweep());
+  collector_ = std::thread([this] { collect(); });
+  return {};
+}
+
+// Tells a store, the remains of an interrupted creation, an empty place and anything else apart;
+// creates the directory and HEAD where that was asked for.
+Result<void> StoreImpl::check_directory() {
+  const rocksdb::IOOptions io;
+  const bool exists = file_exists(*file_system_, directory_);
+  if (!exists && !options_.create_if_missing) {
+    return fail(ErrorCode::kNotFound, "no such directory");
+  }
+  if (exists) {
+    bool is_directory = false;
+    STEPSTONE_TRY(to_result(
+        file_system_->IsDirectory(directory_.string(), io, &is_directory, nullptr), "directory"));
+    if (!is_directory) return fail(ErrorCode::kInvalidArgument, "it is a file, not a store");
+  } else {
+    STEPSTONE_TRY(create_directories(*file_system_, directory_));
+  }
+  const bool has_head = file_exists(*file_system_, directory_ / "HEAD");
+  const bool has_database = file_exists(*file_system_, directory_ / "CURRENT");
+  if (has_head && has_database) return {};
+  if (has_head) {
+    const Head head = STEPSTONE_TRY(HeadFile::read(*file_system_, (directory_ / "HEAD").string()));
+    if (head.sequence != 0) {
+      return corrupt("the database is gone (no CURRENT), but HEAD witnesses steps");
+    }
+    if (options_.create_if_missing) return {};
+    return fail(ErrorCode::kNotFound,
+                "its creation was interrupted: create it again (create_if_missing)");
+  }
+  if (has_database) {
+    return fail(ErrorCode::kInvalidArgument,
+                "it holds a database without HEAD: it is not a store, or its HEAD was removed");
+  }
+  std::vector<std::string> children;
+  STEPSTONE_TRY(to_result(file_system_->GetChildren(directory_.string(), io, &children, nullptr),
+                          "directory"));
+  for (const std::string& child : children) {
+    if (child == "." || child == ".." || child == "lost+found" || child == "HEAD.tmp") continue;
+    return fail(options_.create_if_missing ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound,
+                fmt::format("it is not a store, and holds other things ('{}'): choose an empty or "
+                            "new directory",
+                            printable(child)));
+  }
+  if (!options_.create_if_missing) {
+    return fail(ErrorCode::kNotFound, "the directory is empty: no store was created there");
+  }
+  // HEAD comes before the database, so that a database without HEAD is never taken for ours.
+  StoreRecord fresh;
+  fresh.store_id = random_id();
+  STEPSTONE_TRY(HeadFile::create(*file_system_, directory_.string(), (directory_ / "HEAD").string(),
+                                 head_of(fresh)));
+  return {};
+}
+
+Result<void> StoreImpl::open_database() {
+  leaves_options_ = leaves_options(rocksdb::NewLRUCache(kBlockCacheSizeBytes));
+  const auto filter = std::make_shared<DeadSaveFilterFactory>(registry_);
+  const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
+      {rocksdb::kDefaultColumnFamilyName, steps_options()},
+      {kStepsColumnFamily, steps_options()},
+      {kSmallColumnFamily, small_options(filter)},
+      {kLeavesColumnFamily, leaves_options_},
+  };
+  const rocksdb::DBOptions options = database_options(env_.get(), options_.create_if_missing);
+  rocksdb::DB* database = nullptr;
+  const rocksdb::Status status =
+      options_.read_only
+          ? rocksdb::DB::OpenForReadOnly(options, directory_.string(), families, &handles_,
+                                         &database)
+          : rocksdb::DB::Open(options, directory_.string(), families, &handles_, &database);
+  if (!status.ok()) {
+    if (file_system_->lock_was_refused()) {
+      return fail(ErrorCode::kBusy,
+                  "it is open for writing elsewhere: wait for that process, or open it read-only");
+    }
+    Error error = to_error(status, "opening the database");
+    // A column family that is missing, or a file that the MANIFEST names and nobody can parse.
+    if (error.code == ErrorCode::kInvalidArgument) error.code = ErrorCode::kCorrupt;
+    return tl::unexpected<Error>(std::move(error));
+  }
+  database_.reset(database);
+  steps_ = handles_[1];
+  small_ = handles_[2];
+  leaves_ = handles_[3];
+  return {};
+}
+
+Result<void> StoreImpl::load_records() {
+  store_record_ = {};
+  bool has_store_record = false;
+  std::map<std::uint64_t, VisibleStep> steps;
+  Hash128 digest;
+  const std::unique_ptr<rocksdb::Iterator> entries(
+      database_->NewIterator(rocksdb::ReadOptions(), steps_));
+  for (entries->SeekToFirst(); entries->Valid(); entries->Next()) {
+    const std::string_view key = entries->key().ToStringView();
+    const std::string_view value = entries->value().ToStringView();
+    if (key == store_record_key()) {
+      store_record_ =
+          STEPSTONE_TRY_CONTEXT(decode_store_record(value, key), std::string("store record"));
+      has_store_record = true;
+      continue;
+    }
+    StepRecord record = STEPSTONE_TRY_CONTEXT(decode_step_record(value, key),
+                                              fmt::format("step record {}", printable(key)));
+    const Hash128 hash = record_hash(value);
+    digest = digest + hash;
+    const std::uint64_t step = record.save.step;
+    if (step_record_key(step) != key) return corrupt("a step record stands under another's key");
+    steps.emplace(step, VisibleStep{std::move(record), hash});
+  }
+  STEPSTONE_TRY(to_result(entries->status(), "reading the step records"));
+  if (has_store_record &&
+      (store_record_.steps_digest != digest || store_record_.step_count != steps.size())) {
+    return corrupt(fmt::format("{} step records are there where {} were committed", steps.size(),
+                               store_record_.step_count));
+  }
+  if (!has_store_record && !steps.empty()) return corrupt("the store record is gone");
+  registry_->load(std::move(steps), store_record_.next_generation);
+  return {};
+}
+
+Result<void> StoreImpl::initialize() {
+  store_record_.created_unix_ns = unix_time_ns();
+  const std::string key = store_record_key();
+  rocksdb::WriteOptions durable;
+  durable.sync = true;
+  return to_result(database_->Put(durable, steps_, key, STEPSTONE_TRY(encode(store_record_, key))),
+                   "creating the store record");
+}
+
+Result<void> StoreImpl::compare_with_head(const Result<Head>& head) {
+  if (head->store_id != store_record_.store_id) return corrupt("HEAD belongs to another store");
+  if (store_record_.sequence < head->sequence) {
+    return corrupt(fmt::format(
+        "commits are lost: HEAD witnesses commit {} (newest step {}), the database ends at {}",
+        head->sequence, head->newest_step, store_record_.sequence));
+  }
+  if (store_record_.sequence == head->sequence && head_of(store_record_) != *head) {
+    return corrupt("HEAD and the database disagree about the same commit");
+  }
+  return {};
+}
+
+Result<void> StoreImpl::check_segments() {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  database_->GetLiveFilesMetaData(&files);
+  std::map<SaveId, std::multiset<std::uint64_t>> sizes;
+  for (const rocksdb::LiveFileMetaData& file : files) {
+    const std::optional<SaveId> save = save_of_key(file.smallestkey);
+    if (file.column_family_name == kLeavesColumnFamily && save) sizes[*save].insert(file.size);
+  }
+  for (const std::uint64_t step : registry_->steps()) {
+    const StepRecord record = registry_->find(step)->record;
+    std::multiset<std::uint64_t> expected;
+    for (const SegmentInfo& segment : record.segments) expected.insert(segment.size_bytes);
+    const auto found = sizes.find(record.save);
+    if (!expected.empty() && (found == sizes.end() || found->second != expected)) {
+      return corrupt(fmt::format("step {}: {} of its {} segments are known to the database", step,
+                                 found == sizes.end() ? 0 : found->second.size(), expected.size()));
+    }
+  }
+  return {};
+}
+
+// Hands what crashed saves left behind to the collector.
+Result<void> StoreImpl::sweep() {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  database_->GetLiveFilesMetaData(&files);
+  std::set<SaveId> orphans;
+  std::uint32_t next_generation = store_record_.next_generation;
+  for (const rocksdb::LiveFileMetaData& file : files) {
+    const std::optional<SaveId> save = save_of_key(file.smallestkey);
+    if (file.column_family_name != kLeavesColumnFamily || !save) continue;
+    next_generation = std::max(next_generation, save->generation + 1);
+    if (registry_->is_dead(*save)) orphans.insert(*save);
+  }
+  registry_->raise_next_generation(next_generation);
+  registry_->add_garbage({orphans.begin(), orphans.end()});
+
+  const std::filesystem::path staging = directory_ / kStagingDirectory;
+  std::vector<std::string> children;
+  STEPSTONE_TRY(to_result(
+      file_system_->GetChildren(staging.string(), rocksdb::IOOptions(), &children, nullptr),
+      "staging directory"));
+  for (const std::string& child : children) {
+    if (child == "." || child == "..") continue;
+    file_system_->DeleteFile((staging / child).string(), rocksdb::IOOptions(), nullptr)
+        .PermitUncheckedError();
+  }
+  return {};
+}
+
+void StoreImpl::collect() {
+  for (std::vector<SaveId> dead = registry_->take_garbage(); !dead.empty();
+       dead = registry_->take_garbage()) {
+    for (const SaveId save : dead) {
+      const KeyRange range = save_range(save);
+      const rocksdb::Slice begin(range.begin);
+      const rocksdb::Slice end(range.end);
+      const rocksdb::RangePtr whole_save(&begin, &end);
+      // What cannot be dropped now is found again by the next open.
+      rocksdb::DeleteFilesInRanges(database_.get(), leaves_, &whole_save, 1, /*include_end=*/false)
+          .PermitUncheckedError();
+    }
+    registry_->collected();
+  }
+}
+
+std::string StoreImpl::new_staging_path() {
+  return (directory_ / kStagingDirectory / fmt::format("{}.sst", next_staging_number_++)).string();
+}
+
+Result<void> StoreImpl::check_writable() const {
+  if (options_.read_only) {
+    return fail(ErrorCode::kReadOnly,
+                fmt::format("store {} was opened read-only", directory_.string()));
+  }
+  if (has_failed_ || file_system_->sync_has_failed()) {
+    return fail(ErrorCode::kClosed,
+                fmt::format("store {} refuses writes since one failed in a way that leaves the "
+                            "disk's state unknown: close it and open it again",
+                            directory_.string()));
+  }
+  return {};
+}
+
+Result<StepRecord> StoreImpl::commit(Addition* addition, std::span<const std::uint64_t> retire) {
+  const std::scoped_lock lock(commit_mutex_);
+  STEPSTONE_TRY(check_writable());
+  return commit_locked(addition, retire);
+}
+
+Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
+                                            std::span<const std::uint64_t> retire) {
+  StoreRecord next = store_record_;
+  ++next.sequence;
+  rocksdb::WriteBatch batch;
+  std::optional<VisibleStep> published;
+  std::vector<std::uint64_t> hidden;
+
+  if (addition != nullptr) {
+    StepRecord record = addition->record;
+    const std::uint64_t step = record.save.step;
+    const std::optional<VisibleStep> old = registry_->find(step);
+    if (old && !addition->overwrite) {
+      return fail(ErrorCode::kAlreadyExists, fmt::format("step {} exists already", step));
+    }
+    record.sequence = next.sequence;
+    record.previous_hash = next.newest_step_hash;
+    record.committed_unix_ns = unix_time_ns();
+    const std::string key = step_record_key(step);
+    const std::string value = STEPSTONE_TRY_CONTEXT(encode(record, key), step_name(step));
+    const Hash128 hash = record_hash(value);
+    for (const auto& [entry_key, entry_value] : addition->small_entries) {
+      STEPSTONE_TRY(to_result(batch.Put(small_, entry_key, entry_value), step_name(step)));
+    }
+    STEPSTONE_TRY(to_result(batch.Put(steps_, key, value), step_name(step)));
+    if (old) {
+      next.steps_digest = next.steps_digest - old->hash;
+      --next.step_count;
+    }
+    next.steps_digest = next.steps_digest + hash;
+    ++next.step_count;
+    next.newest_step = step;
+    next.newest_step_hash = hash;
+    next.next_generation = std::max(next.next_generation, record.save.generation + 1);
+    published = VisibleStep{std::move(record), hash};
+  }
+  for (const std::uint64_t step : std::set<std::uint64_t>(retire.begin(), retire.end())) {
+    const std::optional<VisibleStep> old = registry_->find(step);
+    if (!old || (published && published->record.save.step == step)) continue;
+    STEPSTONE_TRY(to_result(batch.Delete(steps_, step_record_key(step)), step_name(step)));
+    next.steps_digest = next.steps_digest - old->hash;
+    --next.step_count;
+    hidden.push_back(step);
+  }
+  const std::string store_key = store_record_key();
+  STEPSTONE_TRY(
+      to_result(batch.Put(steps_, store_key, STEPSTONE_TRY(encode(next, store_key))), "commit"));
+
+  // From here on a failure leaves unknown what has reached the disk; only a new open can tell.
+  has_failed_ = true;
+  if (addition != nullptr && !addition->segment_paths.empty()) {
+    STEPSTONE_TRY(
+        to_result(database_->IngestExternalFile(leaves_, addition->segment_paths, ingest_options()),
+                  step_name(addition->record.save.step) + ": adding its segments"));
+  }
+  rocksdb::WriteOptions durable;
+  durable.sync = true;
+  STEPSTONE_TRY(to_result(database_->Write(durable, &batch), "commit"));
+  STEPSTONE_TRY(head_->write(head_of(next)));
+  has_failed_ = false;
+
+  store_record_ = next;
+  if (!published) {
+    registry_->retire(hidden);
+    return StepRecord{};
+  }
+  const StepRecord record = published->record;
+  registry_->end_save(record.save, std::move(published), hidden);
+  return record;
+}
+
+std::vector<rocksdb::LiveFileMetaData> StoreImpl::segment_files(SaveId save) const {
+  std::vector<rocksdb::LiveFileMetaData> all;
+  database_->GetLiveFilesMetaData(&all);
+  std::vector<rocksdb::LiveFileMetaData> files;
+  for (rocksdb::LiveFileMetaData& file : all) {
+    if (file.column_family_name == kLeavesColumnFamily && save_of_key(file.smallestkey) == save) {
+      files.push_back(std::move(file));
+    }
+  }
+  std::sort(files.begin(), files.end(),
+            [](const auto& a, const auto& b) { return a.smallestkey < b.smallestkey; });
+  return files;
+}
+
+}  // namespace stepstone

@@ -1,0 +1,108 @@
+#pragma once
+// The inside of a Store, shared with its readers and writers. See engine/README.md.
+
+#include <rocksdb/db.h>
+#include <rocksdb/env.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/file_system.h"
+#include "engine/head_file.h"
+#include "engine/save_registry.h"
+#include "engine/store.h"
+
+namespace stepstone {
+
+class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
+ public:
+  StoreImpl(std::filesystem::path directory, const OpenOptions& options);
+  ~StoreImpl();
+  StoreImpl(const StoreImpl&) = delete;
+  StoreImpl& operator=(const StoreImpl&) = delete;
+
+  // Opens the database, compares it with HEAD, drops what crashes left behind, starts the
+  // collector.
+  Result<void> open();
+  // Stops the collector and closes the database. To be called when nobody else holds this object.
+  void shut_down();
+
+  const std::filesystem::path& directory() const { return directory_; }
+  const OpenOptions& options() const { return options_; }
+  unsigned thread_count() const { return thread_count_; }
+  SaveRegistry& registry() { return *registry_; }
+  rocksdb::DB& database() { return *database_; }
+  rocksdb::Env& env() { return *env_; }
+  StoreFileSystem& file_system() { return *file_system_; }
+  rocksdb::ColumnFamilyHandle* small() const { return small_; }
+  rocksdb::ColumnFamilyHandle* leaves() const { return leaves_; }
+  const rocksdb::ColumnFamilyOptions& leaves_column_options() const { return leaves_options_; }
+  // A new name for a file that is written beside the database before it is ingested.
+  std::string new_staging_path();
+
+  // kClosed after a failure that leaves the disk's state unknown; kReadOnly.
+  Result<void> check_writable() const;
+
+  // What a save puts into the commit besides its record.
+  struct Addition {
+    StepRecord record;                       // Without sequence, previous_hash and times of commit.
+    std::vector<std::string> segment_paths;  // To be ingested.
+    std::vector<std::pair<std::string, std::string>> small_entries;
+    bool overwrite = false;
+  };
+  // The one place where steps appear and disappear: ingests, then one synced batch, then HEAD.
+  // `retire` are steps to hide; those that are not there are ignored. Returns the record as it was
+  // committed (that of the addition; without one, an empty record). Ends the save's life in the
+  // registry only on success.
+  Result<StepRecord> commit(Addition* addition, std::span<const std::uint64_t> retire);
+
+  // The files that hold segments of `save`, in key order.
+  std::vector<rocksdb::LiveFileMetaData> segment_files(SaveId save) const;
+
+ private:
+  Result<void> open_database();
+  Result<void> check_directory();
+  Result<void> open_once();
+  Result<void> load_records();
+  Result<void> compare_with_head(const Result<Head>& head);
+  Result<void> check_segments();
+  Result<void> initialize();
+  Result<void> sweep();
+  void close_database();
+  void collect();
+  Result<StepRecord> commit_locked(Addition* addition, std::span<const std::uint64_t> retire);
+
+  const std::filesystem::path directory_;
+  const OpenOptions options_;
+  const unsigned thread_count_;
+  std::shared_ptr<StoreFileSystem> file_system_;
+  std::unique_ptr<rocksdb::Env> env_;
+  std::shared_ptr<SaveRegistry> registry_;
+  rocksdb::ColumnFamilyOptions leaves_options_;
+  std::unique_ptr<rocksdb::DB> database_;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+  rocksdb::ColumnFamilyHandle* steps_ = nullptr;
+  rocksdb::ColumnFamilyHandle* small_ = nullptr;
+  rocksdb::ColumnFamilyHandle* leaves_ = nullptr;
+
+  std::mutex commit_mutex_;  // Guards what follows: commits take turns.
+  StoreRecord store_record_;
+  std::optional<HeadFile> head_;
+
+  std::atomic<bool> has_failed_ = false;
+  std::atomic<std::uint64_t> next_staging_number_ = 0;
+  std::thread collector_;
+};
+
+// What messages call a step, item or leaf.
+std::string step_name(std::uint64_t step);
+std::string item_name(std::uint64_t step, std::string_view item);
+std::string leaf_name(std::uint64_t step, std::string_view item, std::string_view encoded_path);
+
+std::int64_t unix_time_ns();
+
+}  // namespace stepstone

@@ -1,0 +1,190 @@
+// Verification: reads every byte that belongs to a step. What RocksDB's blocks hold is read through
+// the leaf records and their hashes; what stands in a segment behind the blocks (index, properties,
+// footer) is compared with the hash in the step record, because RocksDB does not checksum all of
+// it. Damage is named by the leaves that it makes unreadable.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+#include <tuple>
+
+#include "engine/parallel.h"
+#include "engine/progress.h"
+#include "engine/segment_writer.h"
+#include "engine/step_reader.h"
+#include "format/leaf_path.h"
+
+namespace stepstone {
+namespace {
+
+struct LeafPlace {
+  std::string item;
+  std::string encoded_path;
+};
+
+// Verifies one step and adds what it finds to a report.
+class StepVerifier {
+ public:
+  StepVerifier(const StepReaderImpl& reader, Progress& progress, VerifyReport& report)
+      : reader_(reader), progress_(progress), report_(report), step_(reader.record().save.step) {}
+
+  void run() {
+    check_segments();
+    check_copy();
+    std::vector<LeafPlace> places;
+    for (const ItemSummary& item : reader_.record().items) collect_leaves(item.name, places);
+    // One leaf after another per thread; errors become damage, so that nothing stops the rest.
+    const Result<void> result =
+        parallel_for(reader_.store().thread_count(), places.size(), [&](std::size_t i) {
+          check_leaf(places[i]);
+          return Result<void>();
+        });
+    if (!result) add({.step = step_, .item = {}, .leaf = {}, .message = result.error().message});
+    report_.leaf_count += places.size();
+  }
+
+ private:
+  void add(Damage damage) {
+    const std::scoped_lock lock(mutex_);
+    report_.damages.push_back(std::move(damage));
+  }
+
+  // The leaf or item that a key of a segment belongs to, for a message.
+  static Damage damage_at(std::uint64_t step, std::string_view key) {
+    Damage damage{.step = step, .item = {}, .leaf = {}, .message = {}};
+    const Result<DecodedKey> decoded = decode_key(key);
+    if (!decoded) return damage;
+    damage.item = decoded->item;
+    if (!decoded->encoded_path.empty()) damage.leaf = to_text(decoded->encoded_path);
+    return damage;
+  }
+
+  void check_segments() {
+    StoreImpl& store = reader_.store();
+    const std::vector<SegmentInfo>& expected = reader_.record().segments;
+    const auto files = store.segment_files(reader_.record().save);
+    if (files.size() != expected.size()) {
+      add({.step = step_,
+           .item = {},
+           .leaf = {},
+           .message =
+               fmt::format("{} of its {} segments are there", files.size(), expected.size())});
+      return;
+    }
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      const std::string path = files[i].db_path + "/" + files[i].relative_filename;
+      std::uint64_t size_bytes = 0;
+      const rocksdb::IOStatus status =
+          store.file_system().GetFileSize(path, rocksdb::IOOptions(), &size_bytes, nullptr);
+      std::string message;
+      if (!status.ok()) {
+        message = "cannot be read: " + status.ToString();
+      } else if (size_bytes != expected[i].size_bytes) {
+        message = fmt::format("has {} bytes instead of {}", size_bytes, expected[i].size_bytes);
+      } else {
+        const Result<Hash128> hash =
+            hash_of_tail(store.file_system(), path, expected[i].data_size_bytes, size_bytes);
+        if (!hash) {
+          message = hash.error().message;
+        } else if (*hash != expected[i].tail_hash) {
+          message = "its index or footer does not match its hash";
+        } else {
+          continue;
+        }
+      }
+      // Name the last leaf of the file, and the range in words: the first key may be the step's
+      // copy.
+      Damage damage = damage_at(step_, files[i].largestkey);
+      const Damage first = damage_at(step_, files[i].smallestkey);
+      damage.message = fmt::format("segment {}, which holds leaves '{}' to '{}': {}",
+                                   files[i].relative_filename, first.leaf.value_or("(the first)"),
+                                   damage.leaf.value_or("(the last)"), message);
+      add(std::move(damage));
+    }
+  }
+
+  void check_copy() {
+    const std::string key = step_copy_key(reader_.record().save);
+    const auto decode = [&]() -> Result<StepRecord> {
+      const auto value = STEPSTONE_TRY(reader_.get(key, /*is_chunk=*/false));
+      return decode_step_record(value.ToStringView(), key);
+    };
+    if (const Result<StepRecord> copy = decode(); !copy) {
+      add({.step = step_,
+           .item = {},
+           .leaf = {},
+           .message = "the copy of its record: " + copy.error().message});
+    }
+  }
+
+  void collect_leaves(const std::string& item, std::vector<LeafPlace>& places) {
+    const Result<ItemRecord> record = reader_.read_item(item);
+    if (record) {
+      // The structure was checked when the record was decoded.
+      (void)visit(record->structure, {.enter = {},
+                                      .leaf = [&](const std::string& path) -> Result<void> {
+                                        places.push_back({item, path});
+                                        return {};
+                                      },
+                                      .leave = {}});
+      return;
+    }
+    add({.step = step_, .item = item, .leaf = {}, .message = record.error().message});
+    // Without the structure, what leaf records can still be read tell of their leaves.
+    const Result<std::vector<StoredLeaf>> leaves = reader_.read_leaves(item);
+    if (!leaves) {
+      add({.step = step_, .item = item, .leaf = {}, .message = leaves.error().message});
+      return;
+    }
+    for (const StoredLeaf& leaf : *leaves) places.push_back({item, leaf.encoded_path});
+  }
+
+  void check_leaf(const LeafPlace& place) {
+    const auto damaged = [&](const Error& error) {
+      add({.step = step_,
+           .item = place.item,
+           .leaf = to_text(place.encoded_path),
+           .message = error.message});
+    };
+    const Result<StoredLeaf> leaf = reader_.read_leaf(place.item, place.encoded_path);
+    if (!leaf) return damaged(leaf.error());
+    for (std::uint32_t chunk = 0; chunk < leaf->record.chunk_count(); ++chunk) {
+      const Result<void> result = reader_.read_chunk(place.item, *leaf, chunk, 0, {});
+      if (!result) return damaged(result.error());
+      progress_.add(leaf->record.chunk_size_at(chunk));
+    }
+  }
+
+  const StepReaderImpl& reader_;
+  Progress& progress_;
+  std::mutex mutex_;
+  VerifyReport& report_;
+  const std::uint64_t step_;
+};
+
+}  // namespace
+
+Result<VerifyReport> Store::verify(const VerifyOptions& options) const {
+  if (impl_ == nullptr) return fail(ErrorCode::kClosed, "the store is closed");
+  std::vector<std::shared_ptr<const StepReader>> readers;
+  if (options.step) {
+    readers.push_back(STEPSTONE_TRY(read_step(*options.step)));
+  } else {
+    for (const std::uint64_t step : steps()) {
+      // One that was retired a moment ago is not there to be verified.
+      if (auto reader = read_step(step)) readers.push_back(*std::move(reader));
+    }
+  }
+  VerifyReport report;
+  for (const auto& reader : readers) report.size_bytes += reader->record().size_bytes;
+  report.step_count = readers.size();
+  Progress progress(options.progress, report.size_bytes);
+  for (const auto& reader : readers) StepVerifier(*reader->impl_, progress, report).run();
+  std::stable_sort(report.damages.begin(), report.damages.end(),
+                   [](const Damage& a, const Damage& b) {
+                     return std::tie(a.step, a.item, a.leaf) < std::tie(b.step, b.item, b.leaf);
+                   });
+  return report;
+}
+
+}  // namespace stepstone

@@ -1,0 +1,579 @@
+// Encoding and decoding of the records. Each decode_* does in one place what the flatbuffers
+// verifier cannot: the verifier proves that offsets stay inside the buffer, not that a shape
+// multiplies to the size or that an enumeration has the value.
+#include "format/records.h"
+
+#include <flatbuffers/flatbuffers.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <memory>
+
+#include "format/assert.h"
+#include "format/limits.h"
+#include "format/schema/item_generated.h"
+#include "format/schema/leaf_generated.h"
+#include "format/schema/step_generated.h"
+#include "format/schema/store_generated.h"
+
+namespace stepstone {
+namespace {
+
+// Hashes and numbers are copied into the flatbuffers as they stand in memory.
+static_assert(std::endian::native == std::endian::little);
+static_assert(sizeof(schema::Hash) == sizeof(Hash128));
+constexpr std::size_t kTrailerSizeBytes = sizeof(Hash128);
+
+tl::unexpected<Error> corrupt(std::string_view what) {
+  return fail(ErrorCode::kCorrupt, std::string(what));
+}
+
+std::span<const std::byte> as_bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+schema::Hash to_schema(Hash128 hash) { return {hash.low, hash.high}; }
+Hash128 from_schema(const schema::Hash* hash) {
+  return hash == nullptr ? Hash128{} : Hash128{hash->low(), hash->high()};
+}
+
+std::string_view view(const flatbuffers::Vector<std::uint8_t>* bytes) {
+  if (bytes == nullptr) return {};
+  return {reinterpret_cast<const char*>(bytes->data()), bytes->size()};
+}
+std::string_view view(const flatbuffers::String* text) {
+  return text == nullptr ? std::string_view{} : std::string_view{text->c_str(), text->size()};
+}
+
+// The verifier proves that a vector lies inside the buffer, not that its elements are aligned;
+// reading a 64-bit number from another address is undefined.
+template <typename Element>
+bool is_misaligned(const flatbuffers::Vector<Element>* elements) {
+  if (elements == nullptr || elements->size() == 0) return false;
+  return reinterpret_cast<std::uintptr_t>(elements->Data()) % sizeof(std::uint64_t) != 0;
+}
+
+auto create_bytes(flatbuffers::FlatBufferBuilder& builder, std::string_view bytes) {
+  return builder.CreateVector(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+}
+// Absent when empty.
+flatbuffers::Offset<flatbuffers::String> create_text(flatbuffers::FlatBufferBuilder& builder,
+                                                     std::string_view text) {
+  return text.empty() ? flatbuffers::Offset<flatbuffers::String>()
+                      : builder.CreateString(text.data(), text.size());
+}
+
+auto create_header(flatbuffers::FlatBufferBuilder& builder, std::string_view key) {
+  // Only what a record makes use of is required of its reader, and nothing is defined yet.
+  constexpr std::uint64_t kRequiredFeatures = 0;
+  const auto key_bytes = create_bytes(builder, key);
+  return schema::CreateHeader(builder, kFormatVersion, kRequiredFeatures, key_bytes);
+}
+
+// Closes a finished flatbuffer with its hash.
+std::string sealed(const flatbuffers::FlatBufferBuilder& builder) {
+  const std::string_view buffer(reinterpret_cast<const char*>(builder.GetBufferPointer()),
+                                builder.GetSize());
+  const Hash128 hash = hash128(as_bytes(buffer));
+  std::string bytes;
+  bytes.reserve(buffer.size() + kTrailerSizeBytes);
+  bytes.append(buffer);
+  for (const std::uint64_t half : {hash.low, hash.high}) {
+    for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(half >> shift);
+  }
+  return bytes;
+}
+
+std::uint64_t read_little_endian(std::string_view bytes) {
+  std::uint64_t value = 0;
+  for (std::size_t i = 8; i-- > 0;) value = value << 8 | static_cast<unsigned char>(bytes[i]);
+  return value;
+}
+
+Result<void> check_metadata_size(std::string_view json, std::string_view what) {
+  if (json.size() <= limits::kMetadataSizeBytesMax) return {};
+  return fail(ErrorCode::kLimit, std::string(what) + " of " + std::to_string(json.size()) +
+                                     " bytes are over the limit of 64 MiB");
+}
+
+Result<void> check_name(std::string_view name, std::string_view what) {
+  if (name.size() <= limits::kNameSizeBytesMax) return {};
+  return fail(ErrorCode::kLimit, std::string(what) + " name of " + std::to_string(name.size()) +
+                                     " bytes is over the limit of " +
+                                     std::to_string(limits::kNameSizeBytesMax));
+}
+
+// A record's flatbuffer, verified, in memory that is aligned as flatbuffers want it.
+template <typename Table>
+class VerifiedRecord {
+ public:
+  static Result<VerifiedRecord> open(std::string_view bytes, std::string_view key,
+                                     const char* identifier) {
+    if (bytes.size() > limits::kRecordSizeBytesMax + kTrailerSizeBytes) {
+      return corrupt("record of " + std::to_string(bytes.size()) + " bytes is over the limit");
+    }
+    // The smallest flatbuffer: root offset and file identifier.
+    if (bytes.size() < kTrailerSizeBytes + 8) return corrupt("record is cut off");
+    const std::string_view buffer = bytes.substr(0, bytes.size() - kTrailerSizeBytes);
+    if (hash128(as_bytes(buffer)) != record_hash(bytes)) {
+      return corrupt("record does not match its hash");
+    }
+    VerifiedRecord record(buffer);
+    const auto* const data = reinterpret_cast<const std::uint8_t*>(record.memory_.get());
+    if (!flatbuffers::BufferHasIdentifier(data, identifier)) {
+      return corrupt("record is of another kind");
+    }
+    constexpr flatbuffers::uoffset_t kDepthMax = 8;
+    const auto tables_max = static_cast<flatbuffers::uoffset_t>(limits::kItemsPerStepMax + 16);
+    flatbuffers::Verifier verifier(data, buffer.size(), kDepthMax, tables_max);
+    if (!verifier.VerifyBuffer<Table>(identifier)) return corrupt("record is no valid flatbuffer");
+    record.table_ = flatbuffers::GetRoot<Table>(data);
+    const schema::Header* const header = record.table_->header();
+    if (header->format_version() != kFormatVersion) {
+      return fail(ErrorCode::kUnsupported,
+                  "record in format version " + std::to_string(header->format_version()) +
+                      "; this build reads version " + std::to_string(kFormatVersion));
+    }
+    if ((header->required_features() & ~kKnownFeatures) != 0) {
+      return fail(ErrorCode::kUnsupported, "record needs a feature that this build does not have");
+    }
+    if (view(header->key()) != key) return corrupt("record belongs to another key");
+    return record;
+  }
+
+  const Table* operator->() const { return table_; }
+
+ private:
+  // Records come out of RocksDB's blocks at any address; flatbuffers read aligned.
+  explicit VerifiedRecord(std::string_view buffer)
+      : memory_(std::make_unique_for_overwrite<std::uint64_t[]>(buffer.size() / 8 + 1)) {
+    std::memcpy(memory_.get(), buffer.data(), buffer.size());
+  }
+
+  std::unique_ptr<std::uint64_t[]> memory_;
+  const Table* table_ = nullptr;
+};
+
+// What must hold for a leaf record, whether it is about to be written or was just read.
+Result<void> check_leaf(const LeafRecord& record) {
+  if (record.dtype.has_value() != (record.kind == LeafKind::kArray)) {
+    return corrupt("leaf record: dtype and kind do not go together");
+  }
+  if (record.size_bytes > limits::kLeafSizeBytesMax) {
+    return fail(ErrorCode::kLimit, "leaf of " + std::to_string(record.size_bytes) +
+                                       " bytes is over the limit of 1 TiB");
+  }
+  std::uint64_t expected_size_bytes = record.size_bytes;
+  if (record.kind == LeafKind::kArray) {
+    expected_size_bytes = STEPSTONE_TRY(array_size_bytes(*record.dtype, record.shape));
+  } else if (!record.shape.empty()) {
+    return corrupt("leaf record: a scalar with a shape");
+  } else if (record.kind == LeafKind::kNone) {
+    expected_size_bytes = 0;
+  } else if (record.kind == LeafKind::kBool) {
+    expected_size_bytes = 1;
+  } else if (record.kind == LeafKind::kInt64 || record.kind == LeafKind::kFloat64) {
+    expected_size_bytes = 8;
+  } else if (record.kind == LeafKind::kComplex128) {
+    expected_size_bytes = 16;
+  }
+  if (record.size_bytes != expected_size_bytes) {
+    return corrupt("leaf record: the size does not follow from dtype and shape");
+  }
+  if (record.chunk_size_bytes < limits::kChunkSizeBytesMin ||
+      record.chunk_size_bytes > limits::kChunkSizeBytesMax) {
+    return fail(ErrorCode::kLimit,
+                "chunk size of " + std::to_string(record.chunk_size_bytes) + " bytes");
+  }
+  const std::uint64_t chunk_count = record.size_bytes / record.chunk_size_bytes +
+                                    (record.size_bytes % record.chunk_size_bytes != 0);
+  if (chunk_count > limits::kChunksPerLeafMax) {
+    return fail(ErrorCode::kLimit,
+                "leaf of " + std::to_string(chunk_count) + " chunks is over the limit of " +
+                    std::to_string(limits::kChunksPerLeafMax) + "; choose a larger chunk size");
+  }
+  if (record.hashes.size() != chunk_count) return corrupt("leaf record: wrong number of hashes");
+  if (record.inline_bytes && (record.inline_bytes->size() != record.size_bytes || chunk_count > 1 ||
+                              record.size_bytes > limits::kInlineSizeBytesMax ||
+                              !record.codecs.empty() || !record.origins.empty())) {
+    return corrupt("leaf record: impossible inline bytes");
+  }
+  if (!record.codecs.empty() && record.codecs.size() != chunk_count) {
+    return corrupt("leaf record: wrong number of codecs");
+  }
+  for (const Codec codec : record.codecs) {
+    if (codec != Codec::kRaw) return fail(ErrorCode::kUnsupported, "leaf record: unknown codec");
+  }
+  std::uint64_t first_free = 0;
+  for (const ChunkOrigin& origin : record.origins) {
+    if (origin.chunk_count == 0 || origin.first_chunk < first_free ||
+        std::uint64_t{origin.first_chunk} + origin.chunk_count > chunk_count ||
+        origin.save.step > limits::kStepMax) {
+      return corrupt("leaf record: impossible origins");
+    }
+    first_free = std::uint64_t{origin.first_chunk} + origin.chunk_count;
+  }
+  return {};
+}
+
+Result<void> check_store(const StoreRecord& record) {
+  if (record.newest_step > limits::kStepMax) return corrupt("store record: impossible step");
+  return {};
+}
+
+Result<void> check_step(const StepRecord& record, std::string_view key) {
+  if (record.save.step > limits::kStepMax) return corrupt("step record: impossible step");
+  if (key != step_record_key(record.save.step) && key != step_copy_key(record.save)) {
+    return corrupt("step record: it describes another step than its key names");
+  }
+  if (record.items.empty() || record.items.size() > limits::kItemsPerStepMax) {
+    return fail(ErrorCode::kLimit, "step of " + std::to_string(record.items.size()) +
+                                       " items: it must have 1 to " +
+                                       std::to_string(limits::kItemsPerStepMax));
+  }
+  // The copy in a segment is written before the segments are complete, and names none.
+  if (record.segments.size() > limits::kSegmentsPerStepMax ||
+      (record.placement == Placement::kSmall && !record.segments.empty())) {
+    return corrupt("step record: impossible segments");
+  }
+  for (const SegmentInfo& segment : record.segments) {
+    if (segment.data_size_bytes > segment.size_bytes) {
+      return corrupt("step record: impossible segments");
+    }
+  }
+  for (std::size_t i = 0; i < record.items.size(); ++i) {
+    STEPSTONE_TRY(check_name(record.items[i].name, "item"));
+    STEPSTONE_TRY(check_name(record.items[i].handler, "handler"));
+    if (i != 0 && record.items[i - 1].name >= record.items[i].name) {
+      return corrupt("step record: items out of order");
+    }
+  }
+  STEPSTONE_TRY(check_metadata_size(record.metrics, "metrics"));
+  return check_metadata_size(record.custom_metadata, "custom metadata");
+}
+
+// Counts the leaves of a structure while checking it.
+Result<void> check_item(const ItemRecord& record) {
+  STEPSTONE_TRY(check_name(record.handler, "handler"));
+  STEPSTONE_TRY(check_metadata_size(record.custom_metadata, "custom metadata"));
+  std::uint64_t leaf_count = 0;
+  STEPSTONE_TRY(visit(record.structure, {.enter = {},
+                                         .leaf = [&](const std::string&) -> Result<void> {
+                                           ++leaf_count;
+                                           return {};
+                                         },
+                                         .leave = {}}));
+  if (leaf_count != record.leaf_count) return corrupt("item record: wrong number of leaves");
+  return {};
+}
+
+// A value that is about to be written and does not hold together is the caller's mistake, not
+// damage.
+Error as_argument_error(Error error) {
+  if (error.code == ErrorCode::kCorrupt) error.code = ErrorCode::kInvalidArgument;
+  return error;
+}
+
+// A value that was read and is over a limit was never written by us: that is damage.
+Error as_damage_error(Error error) {
+  if (error.code == ErrorCode::kLimit) error.code = ErrorCode::kCorrupt;
+  return error;
+}
+
+// A flatbuffer ends at 2 GiB, and a builder that is driven beyond asserts: what could get there is
+// added up first.
+Result<void> check_encoded_size(const TreeStructure& structure) {
+  constexpr std::uint64_t kNumberSizeBytes = sizeof(std::uint32_t);
+  constexpr std::uint64_t kNameOverheadBytes = 12;  // Offset, length, terminator and padding.
+  std::uint64_t size_bytes =
+      structure.kinds.size() + structure.labels.size() +
+      kNumberSizeBytes * (structure.child_counts.size() + structure.type_indices.size());
+  for (const std::string& name : structure.type_names) {
+    size_bytes += name.size() + kNameOverheadBytes;
+  }
+  if (size_bytes <= limits::kRecordSizeBytesMax) return {};
+  return fail(ErrorCode::kLimit, "tree structure of " + std::to_string(size_bytes) +
+                                     " bytes is over the limit of 1 GiB");
+}
+
+Result<std::string> checked_size(std::string bytes) {
+  if (bytes.size() <= limits::kRecordSizeBytesMax) return bytes;
+  return fail(ErrorCode::kLimit,
+              "record of " + std::to_string(bytes.size()) + " bytes is over the limit of 1 GiB");
+}
+
+}  // namespace
+
+std::size_t LeafRecord::chunk_size_at(std::uint32_t chunk) const {
+  STEPSTONE_ASSERT(chunk < chunk_count());
+  const std::uint64_t offset = std::uint64_t{chunk} * chunk_size_bytes;
+  return static_cast<std::size_t>(std::min<std::uint64_t>(chunk_size_bytes, size_bytes - offset));
+}
+
+Result<void> check(const LeafRecord& record) {
+  return check_leaf(record).map_error(as_argument_error);
+}
+
+Hash128 record_hash(std::string_view bytes) {
+  STEPSTONE_ASSERT(bytes.size() >= kTrailerSizeBytes);
+  const std::string_view trailer = bytes.substr(bytes.size() - kTrailerSizeBytes);
+  return {read_little_endian(trailer), read_little_endian(trailer.substr(8))};
+}
+
+Result<std::string> encode(const StoreRecord& record, std::string_view key) {
+  STEPSTONE_TRY(check_store(record).map_error(as_argument_error));
+  flatbuffers::FlatBufferBuilder builder(512);
+  const auto header = create_header(builder, key);
+  const schema::Hash store_id = to_schema(record.store_id);
+  const schema::Hash digest = to_schema(record.steps_digest);
+  const schema::Hash newest_hash = to_schema(record.newest_step_hash);
+  schema::StoreRecordBuilder table(builder);
+  table.add_header(header);
+  table.add_store_id(&store_id);
+  table.add_created_unix_ns(record.created_unix_ns);
+  table.add_sequence(record.sequence);
+  table.add_step_count(record.step_count);
+  table.add_steps_digest(&digest);
+  table.add_newest_step(record.newest_step);
+  table.add_newest_step_hash(&newest_hash);
+  table.add_next_generation(record.next_generation);
+  schema::FinishStoreRecordBuffer(builder, table.Finish());
+  return checked_size(sealed(builder));
+}
+
+Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view key) {
+  const auto table = STEPSTONE_TRY(
+      VerifiedRecord<schema::StoreRecord>::open(bytes, key, schema::StoreRecordIdentifier()));
+  StoreRecord record;
+  record.store_id = from_schema(table->store_id());
+  record.created_unix_ns = table->created_unix_ns();
+  record.sequence = table->sequence();
+  record.step_count = table->step_count();
+  record.steps_digest = from_schema(table->steps_digest());
+  record.newest_step = table->newest_step();
+  record.newest_step_hash = from_schema(table->newest_step_hash());
+  record.next_generation = table->next_generation();
+  STEPSTONE_TRY(check_store(record));
+  return record;
+}
+
+Result<std::string> encode(const StepRecord& record, std::string_view key) {
+  STEPSTONE_TRY(check_step(record, key).map_error(as_argument_error));
+  flatbuffers::FlatBufferBuilder builder(1024);
+  const auto header = create_header(builder, key);
+  std::vector<flatbuffers::Offset<schema::ItemSummary>> items;
+  for (const ItemSummary& item : record.items) {
+    const auto name = create_bytes(builder, item.name);
+    const auto handler = builder.CreateString(item.handler);
+    items.push_back(
+        schema::CreateItemSummary(builder, name, handler, item.leaf_count, item.size_bytes));
+  }
+  const auto item_vector = builder.CreateVector(items);
+  std::vector<schema::Segment> segments;
+  for (const SegmentInfo& segment : record.segments) {
+    segments.emplace_back(segment.size_bytes, segment.data_size_bytes,
+                          to_schema(segment.tail_hash));
+  }
+  const auto segment_vector = builder.CreateVectorOfStructs(segments);
+  const auto metrics = create_text(builder, record.metrics);
+  const auto custom_metadata = create_text(builder, record.custom_metadata);
+  const schema::Hash previous_hash = to_schema(record.previous_hash);
+  schema::StepRecordBuilder table(builder);
+  table.add_header(header);
+  table.add_step(record.save.step);
+  table.add_generation(record.save.generation);
+  table.add_sequence(record.sequence);
+  table.add_previous_hash(&previous_hash);
+  table.add_started_unix_ns(record.started_unix_ns);
+  table.add_committed_unix_ns(record.committed_unix_ns);
+  table.add_size_bytes(record.size_bytes);
+  table.add_placement(static_cast<schema::Placement>(record.placement));
+  table.add_segments(segment_vector);
+  table.add_items(item_vector);
+  table.add_metrics(metrics);
+  table.add_custom_metadata(custom_metadata);
+  schema::FinishStepRecordBuffer(builder, table.Finish());
+  return checked_size(sealed(builder));
+}
+
+Result<StepRecord> decode_step_record(std::string_view bytes, std::string_view key) {
+  const auto table = STEPSTONE_TRY(
+      VerifiedRecord<schema::StepRecord>::open(bytes, key, schema::StepRecordIdentifier()));
+  StepRecord record;
+  record.save = {table->step(), table->generation()};
+  record.sequence = table->sequence();
+  record.previous_hash = from_schema(table->previous_hash());
+  record.started_unix_ns = table->started_unix_ns();
+  record.committed_unix_ns = table->committed_unix_ns();
+  record.size_bytes = table->size_bytes();
+  if (table->placement() > schema::Placement::MAX) {
+    return fail(ErrorCode::kUnsupported, "step record: unknown placement");
+  }
+  record.placement = static_cast<Placement>(table->placement());
+  if (is_misaligned(table->segments())) return corrupt("step record is no valid flatbuffer");
+  if (table->segments() != nullptr) {
+    for (const schema::Segment* segment : *table->segments()) {
+      record.segments.push_back(
+          {segment->size_bytes(), segment->data_size_bytes(), from_schema(&segment->tail_hash())});
+    }
+  }
+  for (const schema::ItemSummary* item : *table->items()) {
+    // Many offsets may lead to one long name, so names are measured before they are copied.
+    STEPSTONE_TRY(check_name(view(item->name()), "item").map_error(as_damage_error));
+    STEPSTONE_TRY(check_name(view(item->handler()), "handler").map_error(as_damage_error));
+    record.items.push_back({std::string(view(item->name())), std::string(view(item->handler())),
+                            item->leaf_count(), item->size_bytes()});
+  }
+  record.metrics = view(table->metrics());
+  record.custom_metadata = view(table->custom_metadata());
+  STEPSTONE_TRY(check_step(record, key).map_error(as_damage_error));
+  return record;
+}
+
+Result<std::string> encode(const ItemRecord& record, std::string_view key) {
+  STEPSTONE_TRY(check_item(record).map_error(as_argument_error));
+  STEPSTONE_TRY(check_encoded_size(record.structure));
+  const TreeStructure& structure = record.structure;
+  flatbuffers::FlatBufferBuilder builder(1024 + structure.kinds.size() + structure.labels.size());
+  const auto header = create_header(builder, key);
+  const auto handler = builder.CreateString(record.handler);
+  const auto custom_metadata = create_text(builder, record.custom_metadata);
+  const auto kinds = builder.CreateVector(
+      reinterpret_cast<const std::uint8_t*>(structure.kinds.data()), structure.kinds.size());
+  const auto child_counts = builder.CreateVector(structure.child_counts);
+  const auto type_names = builder.CreateVectorOfStrings(structure.type_names);
+  const auto type_indices = builder.CreateVector(structure.type_indices);
+  const auto labels = create_bytes(builder, structure.labels);
+  const auto tree =
+      schema::CreateTreeStructure(builder, kinds, child_counts, type_names, type_indices, labels);
+  schema::FinishItemRecordBuffer(
+      builder, schema::CreateItemRecord(builder, header, handler, record.leaf_count,
+                                        record.size_bytes, tree, custom_metadata));
+  return checked_size(sealed(builder));
+}
+
+Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key) {
+  const auto table = STEPSTONE_TRY(
+      VerifiedRecord<schema::ItemRecord>::open(bytes, key, schema::ItemRecordIdentifier()));
+  ItemRecord record;
+  record.handler = view(table->handler());
+  record.leaf_count = table->leaf_count();
+  record.size_bytes = table->size_bytes();
+  record.custom_metadata = view(table->custom_metadata());
+  const schema::TreeStructure* const tree = table->structure();
+  for (const std::uint8_t kind : *tree->kinds()) {
+    record.structure.kinds.push_back(static_cast<NodeKind>(kind));
+  }
+  if (tree->child_counts() != nullptr) {
+    record.structure.child_counts.assign(tree->child_counts()->begin(),
+                                         tree->child_counts()->end());
+  }
+  if (tree->type_names() != nullptr) {
+    // Many offsets may lead to one name; copies of it must not outgrow the record.
+    if (tree->type_names()->size() > tree->kinds()->size()) {
+      return corrupt("item record: more type names than nodes");
+    }
+    std::size_t names_size_bytes = 0;
+    for (const flatbuffers::String* name : *tree->type_names()) {
+      names_size_bytes += name->size();
+      if (names_size_bytes > bytes.size()) return corrupt("item record: type names overlap");
+      record.structure.type_names.emplace_back(view(name));
+    }
+  }
+  if (tree->type_indices() != nullptr) {
+    record.structure.type_indices.assign(tree->type_indices()->begin(),
+                                         tree->type_indices()->end());
+  }
+  record.structure.labels = view(tree->labels());
+  STEPSTONE_TRY(check_item(record).map_error(as_damage_error));
+  return record;
+}
+
+Result<std::string> encode(const LeafRecord& record, std::string_view key) {
+  STEPSTONE_TRY(check(record));
+  flatbuffers::FlatBufferBuilder builder(256 + record.hashes.size() * sizeof(Hash128) +
+                                         (record.inline_bytes ? record.inline_bytes->size() : 0));
+  const auto header = create_header(builder, key);
+  const auto shape = builder.CreateVector(record.shape);
+  const auto hashes = builder.CreateVectorOfStructs(
+      reinterpret_cast<const schema::Hash*>(record.hashes.data()), record.hashes.size());
+  flatbuffers::Offset<flatbuffers::Vector<std::uint8_t>> inline_bytes;
+  if (record.inline_bytes) {
+    inline_bytes =
+        builder.CreateVector(reinterpret_cast<const std::uint8_t*>(record.inline_bytes->data()),
+                             record.inline_bytes->size());
+  }
+  flatbuffers::Offset<flatbuffers::Vector<std::uint8_t>> codecs;
+  if (!record.codecs.empty()) {
+    codecs = builder.CreateVector(reinterpret_cast<const std::uint8_t*>(record.codecs.data()),
+                                  record.codecs.size());
+  }
+  flatbuffers::Offset<flatbuffers::Vector<const schema::Origin*>> origins;
+  if (!record.origins.empty()) {
+    std::vector<schema::Origin> runs;
+    for (const ChunkOrigin& origin : record.origins) {
+      runs.emplace_back(origin.save.step, origin.save.generation, origin.first_chunk,
+                        origin.chunk_count);
+    }
+    origins = builder.CreateVectorOfStructs(runs);
+  }
+  schema::LeafRecordBuilder table(builder);
+  table.add_header(header);
+  table.add_kind(static_cast<std::uint8_t>(record.kind));
+  table.add_dtype(record.dtype ? static_cast<std::uint8_t>(*record.dtype) : std::uint8_t{0});
+  table.add_shape(shape);
+  table.add_size_bytes(record.size_bytes);
+  table.add_chunk_size_bytes(record.chunk_size_bytes);
+  table.add_hashes(hashes);
+  table.add_inline_bytes(inline_bytes);
+  table.add_codecs(codecs);
+  table.add_origins(origins);
+  schema::FinishLeafRecordBuffer(builder, table.Finish());
+  return checked_size(sealed(builder));
+}
+
+Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view key) {
+  const auto table = STEPSTONE_TRY(
+      VerifiedRecord<schema::LeafRecord>::open(bytes, key, schema::LeafRecordIdentifier()));
+  if (is_misaligned(table->shape()) || is_misaligned(table->hashes()) ||
+      is_misaligned(table->origins())) {
+    return corrupt("leaf record is no valid flatbuffer");
+  }
+  LeafRecord record;
+  const std::optional<LeafKind> kind = leaf_kind_from_number(table->kind());
+  if (!kind) return fail(ErrorCode::kUnsupported, "leaf record: unknown kind of leaf");
+  record.kind = *kind;
+  if (table->dtype() != 0) {
+    record.dtype = dtype_from_number(table->dtype());
+    if (!record.dtype) return fail(ErrorCode::kUnsupported, "leaf record: unknown dtype");
+  }
+  if (table->shape() != nullptr) {
+    record.shape.assign(table->shape()->begin(), table->shape()->end());
+  }
+  record.size_bytes = table->size_bytes();
+  record.chunk_size_bytes = table->chunk_size_bytes();
+  if (table->hashes() != nullptr) {
+    record.hashes.reserve(table->hashes()->size());
+    for (const schema::Hash* hash : *table->hashes()) record.hashes.push_back(from_schema(hash));
+  }
+  if (table->inline_bytes() != nullptr) {
+    const auto* const data = reinterpret_cast<const std::byte*>(table->inline_bytes()->data());
+    record.inline_bytes.emplace(data, data + table->inline_bytes()->size());
+  }
+  if (table->codecs() != nullptr) {
+    for (const std::uint8_t codec : *table->codecs()) {
+      record.codecs.push_back(static_cast<Codec>(codec));
+    }
+  }
+  if (table->origins() != nullptr) {
+    for (const schema::Origin* origin : *table->origins()) {
+      record.origins.push_back(
+          {origin->first_chunk(), origin->chunk_count(), {origin->step(), origin->generation()}});
+    }
+  }
+  STEPSTONE_TRY(check_leaf(record).map_error(as_damage_error));
+  return record;
+}
+
+}  // namespace stepstone

@@ -1,0 +1,136 @@
+#pragma once
+// The records as values, and their bytes.
+//
+// On disk a record is a flatbuffer (format/schema/*.fbs) followed by the 16 bytes of its XXH3-128
+// hash (low half first, little-endian). It carries its own key. decode_* check, in this order:
+// size, hash, file identifier, flatbuffer structure, format version, required features, own key
+// against the key that it was read under, and then the meaning of every field; a value that comes
+// out of them is safe to use. Errors of every decode_*: kCorrupt; kUnsupported for a newer version
+// or an unknown required feature. Errors of every encode_*: kLimit, kInvalidArgument, for a value
+// that decode_* would refuse.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/dtype.h"
+#include "format/error.h"
+#include "format/hash.h"
+#include "format/keys.h"
+#include "format/tree_structure.h"
+
+namespace stepstone {
+
+inline constexpr std::uint32_t kFormatVersion = 1;
+// Bits of `required_features` that this version understands: none are defined yet.
+inline constexpr std::uint64_t kKnownFeatures = 0;
+
+struct StoreRecord {
+  Hash128 store_id;
+  std::int64_t created_unix_ns = 0;
+  std::uint64_t sequence = 0;
+  std::uint64_t step_count = 0;
+  Hash128 steps_digest;
+  std::uint64_t newest_step = 0;
+  Hash128 newest_step_hash;
+  std::uint32_t next_generation = 1;
+
+  bool operator==(const StoreRecord&) const = default;
+};
+
+struct ItemSummary {
+  std::string name;
+  std::string handler;
+  std::uint64_t leaf_count = 0;
+  std::uint64_t size_bytes = 0;
+
+  bool operator==(const ItemSummary&) const = default;
+};
+
+struct SegmentInfo {
+  std::uint64_t size_bytes = 0;
+  std::uint64_t data_size_bytes = 0;
+  Hash128 tail_hash;
+
+  bool operator==(const SegmentInfo&) const = default;
+};
+
+enum class Placement : std::uint8_t { kSegments = 0, kSmall = 1 };
+
+struct StepRecord {
+  SaveId save;
+  std::uint64_t sequence = 0;
+  Hash128 previous_hash;
+  std::int64_t started_unix_ns = 0;
+  std::int64_t committed_unix_ns = 0;
+  std::uint64_t size_bytes = 0;
+  Placement placement = Placement::kSegments;
+  std::vector<SegmentInfo> segments;
+  std::vector<ItemSummary> items;  // Sorted by name, names distinct.
+  std::string metrics;             // JSON text, or empty.
+  std::string custom_metadata;     // JSON text, or empty.
+
+  bool operator==(const StepRecord&) const = default;
+};
+
+struct ItemRecord {
+  std::string handler;
+  std::uint64_t leaf_count = 0;
+  std::uint64_t size_bytes = 0;
+  TreeStructure structure;
+  std::string custom_metadata;  // JSON text, or empty.
+
+  bool operator==(const ItemRecord&) const = default;
+};
+
+enum class Codec : std::uint8_t { kRaw = 0 };
+
+struct ChunkOrigin {
+  std::uint32_t first_chunk = 0;
+  std::uint32_t chunk_count = 0;
+  SaveId save;
+
+  bool operator==(const ChunkOrigin&) const = default;
+};
+
+struct LeafRecord {
+  LeafKind kind = LeafKind::kArray;
+  std::optional<DType> dtype;  // Set exactly for kArray.
+  std::vector<std::uint64_t> shape;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t chunk_size_bytes = 0;
+  std::vector<Hash128> hashes;
+  std::optional<std::vector<std::byte>> inline_bytes;
+  std::vector<Codec> codecs;
+  std::vector<ChunkOrigin> origins;
+
+  bool operator==(const LeafRecord&) const = default;
+
+  std::uint32_t chunk_count() const { return static_cast<std::uint32_t>(hashes.size()); }
+  // Size of chunk `chunk`, which must be below chunk_count().
+  std::size_t chunk_size_at(std::uint32_t chunk) const;
+};
+
+// `key` is the database key that the record will stand under.
+Result<std::string> encode(const StoreRecord& record, std::string_view key);
+Result<std::string> encode(const StepRecord& record, std::string_view key);
+Result<std::string> encode(const ItemRecord& record, std::string_view key);
+Result<std::string> encode(const LeafRecord& record, std::string_view key);
+
+// What encode() would refuse about a leaf, found before a byte of it is written.
+Result<void> check(const LeafRecord& record);
+
+Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view key);
+Result<StepRecord> decode_step_record(std::string_view bytes, std::string_view key);
+Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key);
+Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view key);
+
+// The hash that closes an encoded record; `bytes` must have come out of encode() or passed a
+// decode_*.
+Hash128 record_hash(std::string_view bytes);
+
+}  // namespace stepstone

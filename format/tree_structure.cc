@@ -1,0 +1,143 @@
+#include "format/tree_structure.h"
+
+#include <unordered_set>
+
+#include "format/limits.h"
+
+namespace stepstone {
+namespace {
+
+bool has_labels(NodeKind kind) {
+  return kind == NodeKind::kDict || kind == NodeKind::kNamedTuple || kind == NodeKind::kCustom;
+}
+
+bool has_type_name(NodeKind kind) {
+  return kind == NodeKind::kNamedTuple || kind == NodeKind::kCustom;
+}
+
+bool may_label(NodeKind parent, PathComponent::Kind label) {
+  switch (parent) {
+    case NodeKind::kDict:
+      return label == PathComponent::Kind::kIntegerKey || label == PathComponent::Kind::kStringKey;
+    case NodeKind::kNamedTuple:
+      return label == PathComponent::Kind::kAttribute;
+    default:
+      return true;
+  }
+}
+
+tl::unexpected<Error> corrupt(std::string_view what) {
+  return fail(ErrorCode::kCorrupt, "tree structure: " + std::string(what));
+}
+
+// A container whose children are being visited.
+struct OpenNode {
+  NodeKind kind;
+  std::uint32_t child_count;
+  std::uint32_t next_child = 0;
+  std::size_t path_size;                        // Of the encoded path to this node.
+  std::unordered_set<std::string_view> labels;  // Of the children so far; views into the structure.
+};
+
+// One pass over a structure; the members are cursors into its vectors.
+class Walk {
+ public:
+  Walk(const TreeStructure& structure, const TreeVisitor& visitor)
+      : structure_(structure), visitor_(visitor), labels_(structure.labels) {}
+
+  Result<void> run() {
+    if (structure_.kinds.size() > limits::kNodesPerItemMax) {
+      return fail(ErrorCode::kLimit, "tree structure: over the limit of " +
+                                         std::to_string(limits::kNodesPerItemMax) + " nodes");
+    }
+    STEPSTONE_TRY(enter_node(nullptr));
+    while (!open_.empty()) {
+      OpenNode& parent = open_.back();
+      path_.resize(parent.path_size);
+      if (parent.next_child == parent.child_count) {
+        if (visitor_.leave) STEPSTONE_TRY(visitor_.leave(parent.kind));
+        open_.pop_back();
+        continue;
+      }
+      const PathComponent label = STEPSTONE_TRY(next_label(parent));
+      append_component(path_, label);
+      ++parent.next_child;
+      STEPSTONE_TRY(enter_node(&label));
+    }
+    const bool is_used_up =
+        next_node_ == structure_.kinds.size() && next_count_ == structure_.child_counts.size() &&
+        next_type_ == structure_.type_indices.size() &&
+        structure_.type_names.size() <= structure_.type_indices.size() && labels_.empty();
+    if (!is_used_up) return corrupt("there is more than the tree needs");
+    return {};
+  }
+
+ private:
+  Result<void> enter_node(const PathComponent* label) {
+    if (next_node_ == structure_.kinds.size()) return corrupt("a node is missing");
+    const NodeKind kind = structure_.kinds[next_node_++];
+    if (kind < NodeKind::kLeaf || kind > NodeKind::kCustom) return corrupt("unknown kind of node");
+    if (path_.size() + 1 > limits::kEncodedPathSizeBytesMax) {
+      return fail(ErrorCode::kLimit, "leaf path '" + printable(path_.substr(0, 64)) +
+                                         "…' is over the limit of encoded bytes");
+    }
+    if (kind == NodeKind::kLeaf) {
+      if (visitor_.enter) STEPSTONE_TRY(visitor_.enter(kind, label, {}, 0));
+      if (visitor_.leaf) STEPSTONE_TRY(visitor_.leaf(path_ + kPathEnd));
+      return {};
+    }
+    if (open_.size() == limits::kDepthMax) {
+      return fail(ErrorCode::kLimit, "the tree is nested deeper than the limit of " +
+                                         std::to_string(limits::kDepthMax));
+    }
+    if (next_count_ == structure_.child_counts.size()) return corrupt("a child count is missing");
+    const std::uint32_t child_count = structure_.child_counts[next_count_++];
+    std::string_view type_name;
+    if (has_type_name(kind)) {
+      if (next_type_ == structure_.type_indices.size()) return corrupt("a type name is missing");
+      const std::uint32_t type = structure_.type_indices[next_type_++];
+      if (type >= structure_.type_names.size()) return corrupt("a type name is missing");
+      type_name = structure_.type_names[type];
+      if (type_name.size() > limits::kNameSizeBytesMax) {
+        return fail(ErrorCode::kLimit, "a type name is over the limit of 4096 bytes");
+      }
+    }
+    if (visitor_.enter) STEPSTONE_TRY(visitor_.enter(kind, label, type_name, child_count));
+    open_.push_back({kind, child_count, 0, path_.size(), {}});
+    return {};
+  }
+
+  Result<PathComponent> next_label(OpenNode& parent) {
+    if (!has_labels(parent.kind)) return PathComponent::index(parent.next_child);
+    const std::string_view before = labels_;
+    PathComponent label = STEPSTONE_TRY(take_component(&labels_));
+    if (!may_label(parent.kind, label.kind)) return corrupt("a child has the wrong kind of label");
+    if (!parent.labels.insert(before.substr(0, before.size() - labels_.size())).second) {
+      return corrupt("two children have the same label '" + printable(label.name) + "'");
+    }
+    return label;
+  }
+
+  const TreeStructure& structure_;
+  const TreeVisitor& visitor_;
+  std::string_view labels_;
+  std::size_t next_node_ = 0;
+  std::size_t next_count_ = 0;
+  std::size_t next_type_ = 0;
+  std::vector<OpenNode> open_;
+  std::string path_;  // To the node being visited, not closed.
+};
+
+}  // namespace
+
+Result<void> visit(const TreeStructure& structure, const TreeVisitor& visitor) {
+  return Walk(structure, visitor).run();
+}
+
+TreeStructure leaf_structure() {
+  TreeStructure structure;
+  structure.kinds.push_back(NodeKind::kLeaf);
+  return structure;
+}
+
+}  // namespace stepstone

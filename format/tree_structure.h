@@ -1,0 +1,57 @@
+#pragma once
+// The shape of an item's tree without its leaves: which containers it has, of which kind, in which
+// order their children stand. Leaf paths alone cannot tell a list from a tuple, or show an empty
+// dict.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/error.h"
+#include "format/leaf_path.h"
+
+namespace stepstone {
+
+enum class NodeKind : std::uint8_t {
+  kLeaf = 1,
+  kDict = 2,        // Children labelled by integer or string keys, in the caller's order.
+  kList = 3,        // Children are positions.
+  kTuple = 4,       // Children are positions.
+  kNamedTuple = 5,  // Children labelled by attributes; has a type name.
+  kCustom =
+      6,  // A dataclass or another registered node: attributes, keys or positions; a type name.
+};
+
+// Preorder, as parallel vectors.
+struct TreeStructure {
+  std::vector<NodeKind> kinds;
+  std::vector<std::uint32_t> child_counts;  // One per container.
+  std::vector<std::string> type_names;      // Each name once.
+  std::vector<std::uint32_t> type_indices;  // One per kNamedTuple and kCustom.
+  std::string labels;  // Encoded components of the children of kDict, kNamedTuple and kCustom.
+
+  bool operator==(const TreeStructure&) const = default;
+};
+
+// Visits the nodes in preorder.
+struct TreeVisitor {
+  // `label` is null for the root. Called for every node; `type_name` is empty where there is none.
+  std::function<Result<void>(NodeKind kind, const PathComponent* label, std::string_view type_name,
+                             std::uint32_t child_count)>
+      enter;
+  // `encoded_path` is closed. Called for every leaf, after enter.
+  std::function<Result<void>(const std::string& encoded_path)> leaf;
+  // Called when all children of a container have been visited.
+  std::function<Result<void>(NodeKind kind)> leave;
+};
+
+// Checks the structure while it walks it (counts, labels, depth, limits, siblings distinct):
+// kCorrupt for anything that does not hold, or the visitor's own error. Callbacks may be empty.
+Result<void> visit(const TreeStructure& structure, const TreeVisitor& visitor);
+
+// The structure of a tree that is one leaf and nothing else.
+TreeStructure leaf_structure();
+
+}  // namespace stepstone
