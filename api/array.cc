@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <new>
 
 #include "format/assert.h"
 
@@ -10,6 +11,15 @@ namespace stepstone {
 
 // The formats are little-endian, and arrays go in and out as they are.
 static_assert(std::endian::native == std::endian::little);
+
+namespace {
+
+tl::unexpected<Error> out_of_memory(DType dtype, Shape shape) {
+  return fail(ErrorCode::kLimit, "out of memory for an array of shape " + to_string(shape) +
+                                     " and dtype " + std::string(to_string(dtype)));
+}
+
+}  // namespace
 
 Array::Array() : shape_{0} {}
 
@@ -19,7 +29,11 @@ Result<Array> Array::zeros(DType dtype, std::vector<std::uint64_t> shape) {
   array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, shape));
   array.dtype_ = dtype;
   array.shape_ = std::move(shape);
-  array.writable_ = std::make_shared<std::byte[]>(static_cast<std::size_t>(array.size_bytes_));
+  try {
+    array.writable_ = std::make_shared<std::byte[]>(static_cast<std::size_t>(array.size_bytes_));
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(dtype, array.shape_);
+  }
   array.data_ = array.writable_.get();
   array.owner_ = array.writable_;
   return array;
@@ -60,23 +74,33 @@ Result<Array> Array::borrow_strided(DType dtype, std::vector<std::uint64_t> shap
                     to_string(shape) + " has " + std::to_string(strides_bytes.size()) +
                     " strides, dtype " + std::string(to_string(dtype)));
   }
-  // Strides of axes that are never stepped along mean nothing.
-  std::int64_t expected = info(dtype).bits / 8;
-  bool is_contiguous = true;
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    if (shape[axis] > 1 && strides_bytes[axis] != expected) is_contiguous = false;
-    expected *= static_cast<std::int64_t>(std::max<std::uint64_t>(1, shape[axis]));
-  }
   array.dtype_ = dtype;
   array.shape_ = std::move(shape);
   array.data_ = data;
-  if (!is_contiguous && array.element_count_ != 0) array.strides_bytes_ = std::move(strides_bytes);
+  // Without elements the extents may be too large for strides of their own.
+  if (array.element_count_ == 0) return array;
+  std::int64_t expected = info(dtype).bits / 8;
+  bool is_contiguous = true;
+  for (std::size_t axis = array.shape_.size(); axis-- > 0;) {
+    const auto extent = static_cast<std::int64_t>(array.shape_[axis]);
+    // Strides of axes that are never stepped along mean nothing; some libraries put huge numbers
+    // there.
+    if (extent == 1) strides_bytes[axis] = 0;
+    if (extent > 1 && strides_bytes[axis] != expected) is_contiguous = false;
+    expected *= extent;
+  }
+  if (!is_contiguous) array.strides_bytes_ = std::move(strides_bytes);
   return array;
 }
 
 Result<Array> Array::copy_bytes(DType dtype, std::vector<std::uint64_t> shape,
                                 std::span<const std::byte> bytes) {
-  return STEPSTONE_TRY(borrow(dtype, std::move(shape), bytes)).owned();
+  const Array borrowed = STEPSTONE_TRY(borrow(dtype, std::move(shape), bytes));
+  try {
+    return borrowed.owned();
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(dtype, borrowed.shape_);
+  }
 }
 
 std::span<const std::byte> Array::bytes() const {
@@ -93,6 +117,10 @@ std::span<std::byte> Array::mutable_bytes() {
     data_ = writable_.get();
     owner_ = writable_;
     strides_bytes_.clear();
+  } else {
+    // Another thread may have dropped its copy just now. use_count() alone does not order its reads
+    // before the caller's writes; taking part in the counting does.
+    const std::shared_ptr<std::byte[]> ordered = writable_;
   }
   return {writable_.get(), static_cast<std::size_t>(size_bytes_)};
 }
@@ -124,6 +152,7 @@ void Array::gather(std::uint64_t offset, std::span<std::byte> destination) const
     element /= shape_[axis];
     at += static_cast<std::int64_t>(index[axis]) * strides_bytes_[axis];
   }
+  // An array that is not contiguous has an axis.
   const std::size_t last = rank - 1;
   const bool row_is_adjacent = strides_bytes_[last] == static_cast<std::int64_t>(item_size);
   while (true) {

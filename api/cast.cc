@@ -1,7 +1,9 @@
 // A cast reads each element into the widest type of its kind (int64, uint64, double,
 // complex<double>) and writes it from there. Every small float is a value of double, and double
 // rounded once to the target is the correctly rounded result; integers go through integers and lose
-// nothing.
+// nothing. A NaN stays one, and keeps its sign and the upper bits of its payload where the target
+// has room for them. The casts that whole models go through have loops of their own, which
+// compilers turn into vector instructions, with the same result bit for bit.
 #include "api/cast.h"
 
 #include <algorithm>
@@ -59,6 +61,8 @@ std::optional<FloatLayout> layout_of(DType dtype) {
   }
 }
 
+constexpr int kDoubleMantissaBits = 52;
+
 double decode_float(std::uint32_t bits, const FloatLayout& layout) {
   using S = FloatLayout::Specials;
   const std::uint32_t sign = bits >> (layout.exponent_bits + layout.mantissa_bits) & 1;
@@ -66,10 +70,13 @@ double decode_float(std::uint32_t bits, const FloatLayout& layout) {
   const std::uint32_t mantissa_max = (1U << layout.mantissa_bits) - 1;
   const std::uint32_t exponent = bits >> layout.mantissa_bits & exponent_max;
   const std::uint32_t mantissa = bits & mantissa_max;
-  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double nan =
+      std::copysign(std::numeric_limits<double>::quiet_NaN(), sign != 0 ? -1.0 : 1.0);
   if (layout.specials == S::kIeee && exponent == exponent_max) {
-    if (mantissa != 0) return std::copysign(nan, sign != 0 ? -1.0 : 1.0);
-    return sign != 0 ? -HUGE_VAL : HUGE_VAL;
+    if (mantissa == 0) return sign != 0 ? -HUGE_VAL : HUGE_VAL;
+    const int shift = kDoubleMantissaBits - layout.mantissa_bits;
+    return std::bit_cast<double>(std::bit_cast<std::uint64_t>(nan) | std::uint64_t{mantissa}
+                                                                         << shift);
   }
   if (layout.specials == S::kOneNan && exponent == exponent_max && mantissa == mantissa_max) {
     return nan;
@@ -97,6 +104,9 @@ std::uint32_t encode_float(double value, const FloatLayout& layout) {
   switch (layout.specials) {
     case S::kIeee:
       nan = sign | exponent_max << layout.mantissa_bits | 1U << (layout.mantissa_bits - 1);
+      nan |= static_cast<std::uint32_t>(std::bit_cast<std::uint64_t>(value) >>
+                                        (kDoubleMantissaBits - layout.mantissa_bits)) &
+             mantissa_max;
       infinity = sign | exponent_max << layout.mantissa_bits;
       largest = (exponent_max << layout.mantissa_bits) - 1;
       break;
@@ -111,8 +121,8 @@ std::uint32_t encode_float(double value, const FloatLayout& layout) {
       largest = exponent_max << layout.mantissa_bits | mantissa_max;
       break;
     case S::kNone:
-      // Without NaN, ml_dtypes gives negative zero.
-      nan = 1U << sign_shift;
+      // Without NaN, ml_dtypes gives zero of the other sign.
+      nan = sign ^ 1U << sign_shift;
       largest = exponent_max << layout.mantissa_bits | mantissa_max;
       infinity = sign | largest;
       break;
@@ -174,15 +184,16 @@ double load_float(std::uint64_t bits, DType dtype) {
   return decode_float(static_cast<std::uint32_t>(bits), *layout_of(dtype));
 }
 
-// Powers of two only, no sign: zero and below become NaN, as does what is too large.
+// Powers of two only, no sign: zero and below become NaN, as does what is too large. What is
+// positive and too small becomes the smallest power, which is the nearest.
 std::uint64_t encode_e8m0(double value) {
   constexpr std::uint64_t kNan = 0xFF;
   if (!(value > 0) || std::isinf(value)) return kNan;
   int power = 0;
   const double fraction = std::frexp(value, &power);  // [0.5, 1) * 2^power.
-  // To the nearer of 2^(power - 1) and 2^power; the middle, 0.75, goes to the even exponent.
-  int exponent = power - 1;
-  if (fraction > 0.75 || (fraction == 0.75 && (exponent + 127) % 2 != 0)) ++exponent;
+  // To the nearer of 2^(power - 1) and 2^power. The middle, 0.75, goes up: of the two significands
+  // without a fraction, 1 and 2, the even one is 2.
+  const int exponent = fraction >= 0.75 ? power : power - 1;
   if (exponent > 127) return kNan;
   return exponent < -127 ? 0 : static_cast<std::uint64_t>(exponent + 127);
 }
@@ -198,6 +209,7 @@ Number load(const std::byte* data, std::uint64_t index, DType dtype) {
   const DTypeInfo& type = info(dtype);
   switch (type.kind) {
     case DTypeKind::kBool:
+      return std::uint64_t{load_bits(data, index, type.bits) != 0};
     case DTypeKind::kUnsigned:
       return load_bits(data, index, type.bits);
     case DTypeKind::kSigned: {
@@ -293,6 +305,167 @@ bool store(std::byte* data, std::uint64_t index, DType dtype, const Number& numb
   STEPSTONE_ASSERT(false);
 }
 
+// One loop over typed memory; neither side needs to be aligned. The conversion is a parameter of
+// the template so that each has a loop that it is inlined into.
+template <typename From, typename To, auto kConvert>
+void convert_each(const std::byte* source, std::byte* target, std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    From from{};
+    std::memcpy(&from, source + i * sizeof(From), sizeof(From));
+    const To to = kConvert(from);
+    std::memcpy(target + i * sizeof(To), &to, sizeof(To));
+  }
+}
+
+double double_from_float(float value) { return value; }
+float float_from_double(double value) { return static_cast<float>(value); }
+
+std::uint32_t bits_of(float value) { return std::bit_cast<std::uint32_t>(value); }
+float float_of(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+
+constexpr std::uint32_t kFloatInfinity = 0x7F800000;
+constexpr std::uint32_t kFloatQuiet = 0x00400000;
+
+std::uint16_t bfloat16_from_float(std::uint32_t bits) {
+  const bool is_nan = (bits & 0x7FFFFFFF) > kFloatInfinity;
+  const std::uint32_t rounded = bits + 0x7FFF + (bits >> 16 & 1);
+  return static_cast<std::uint16_t>((is_nan ? bits | kFloatQuiet : rounded) >> 16);
+}
+
+std::uint32_t float_from_bfloat16(std::uint16_t value) {
+  const std::uint32_t bits = std::uint32_t{value} << 16;
+  const bool is_nan = (bits & 0x7FFFFFFF) > kFloatInfinity;
+  return is_nan ? bits | kFloatQuiet : bits;
+}
+
+// The cases are computed side by side and selected from by masks: compilers do not make vectors of
+// a loop with branches, and would branch around arithmetic on floats for a `?:`.
+std::uint32_t select(bool condition, std::uint32_t a, std::uint32_t b) {
+  const std::uint32_t mask = 0 - static_cast<std::uint32_t>(condition);
+  return (a & mask) | (b & ~mask);
+}
+
+std::uint16_t float16_from_float(std::uint32_t bits) {
+  const std::uint32_t sign = bits >> 16 & 0x8000;
+  const std::uint32_t magnitude = bits & 0x7FFFFFFF;
+  // Adding 2^-1 moves the unit in the last place to 2^-24, that of the subnormals, and the addition
+  // rounds; a result of 2^-14 carries into the exponent as it should.
+  const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5F) - bits_of(0.5F);
+  constexpr std::uint32_t kRebias = std::uint32_t{127 - 15} << 23;
+  const std::uint32_t normal = (magnitude - kRebias + 0xFFF + (magnitude >> 13 & 1)) >> 13;
+  const std::uint32_t nan = 0x7E00 | (magnitude >> 13 & 0x3FF);
+  constexpr std::uint32_t kSmallestNormal = std::uint32_t{127 - 14} << 23;
+  constexpr std::uint32_t kOverflow = std::uint32_t{127 + 16} << 23;
+  std::uint32_t result = select(magnitude < kSmallestNormal, subnormal, normal);
+  result = select(magnitude >= kOverflow, 0x7C00, result);
+  result = select(magnitude > kFloatInfinity, nan, result);
+  return static_cast<std::uint16_t>(sign | result);
+}
+
+std::uint32_t float_from_float16(std::uint16_t value) {
+  const std::uint32_t sign = (value & 0x8000U) << 16;
+  const std::uint32_t magnitude = value & 0x7FFFU;
+  const std::uint32_t shifted = magnitude << 13;
+  const std::uint32_t normal = shifted + (std::uint32_t{127 - 15} << 23);
+  // A subnormal is its mantissa in units of 2^-24.
+  const std::uint32_t subnormal =
+      bits_of(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24F);
+  const std::uint32_t quiet = select(magnitude > 0x7C00, kFloatQuiet, 0);
+  std::uint32_t result = select(magnitude < 0x0400, subnormal, normal);
+  result = select(magnitude >= 0x7C00, kFloatInfinity | shifted | quiet, result);
+  return sign | result;
+}
+
+// Integers of one width, signed and unsigned: the same bytes unless one has the top bit set.
+template <typename T>
+bool copy_without_top_bit(const std::byte* source, std::byte* target, std::uint64_t count) {
+  T all = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    T value{};
+    std::memcpy(&value, source + i * sizeof(T), sizeof(T));
+    all = static_cast<T>(all | value);
+  }
+  if (all >> (8 * sizeof(T) - 1) != 0) return false;
+  if (count != 0) std::memcpy(target, source, static_cast<std::size_t>(count) * sizeof(T));
+  return true;
+}
+
+bool is_integer(DType dtype) {
+  const DTypeKind kind = info(dtype).kind;
+  return kind == DTypeKind::kSigned || kind == DTypeKind::kUnsigned;
+}
+
+// False: there is no loop of its own for this pair, or for these values.
+bool cast_fast(const std::byte* source, DType from, std::byte* target, DType to,
+               std::uint64_t count) {
+  if (from == DType::kFloat32) {
+    switch (to) {
+      case DType::kFloat64:
+        convert_each<float, double, double_from_float>(source, target, count);
+        return true;
+      case DType::kBfloat16:
+        convert_each<std::uint32_t, std::uint16_t, bfloat16_from_float>(source, target, count);
+        return true;
+      case DType::kFloat16:
+        convert_each<std::uint32_t, std::uint16_t, float16_from_float>(source, target, count);
+        return true;
+      default:
+        return false;
+    }
+  }
+  if (to == DType::kFloat32) {
+    switch (from) {
+      case DType::kFloat64:
+        convert_each<double, float, float_from_double>(source, target, count);
+        return true;
+      case DType::kBfloat16:
+        convert_each<std::uint16_t, std::uint32_t, float_from_bfloat16>(source, target, count);
+        return true;
+      case DType::kFloat16:
+        convert_each<std::uint16_t, std::uint32_t, float_from_float16>(source, target, count);
+        return true;
+      default:
+        return false;
+    }
+  }
+  if (!is_integer(from) || !is_integer(to) || info(from).bits != info(to).bits) return false;
+  switch (info(from).bits) {
+    case 8:
+      return copy_without_top_bit<std::uint8_t>(source, target, count);
+    case 16:
+      return copy_without_top_bit<std::uint16_t>(source, target, count);
+    case 32:
+      return copy_without_top_bit<std::uint32_t>(source, target, count);
+    case 64:
+      return copy_without_top_bit<std::uint64_t>(source, target, count);
+    default:
+      return false;
+  }
+}
+
+Result<Array> cast_with(const Array& array, DType to, bool may_be_fast) {
+  if (array.dtype() == to) return array.is_contiguous() ? array : array.owned();
+  const auto what = [&] {
+    return "cannot cast " + std::string(to_string(array.dtype())) + " to " +
+           std::string(to_string(to));
+  };
+  if (const std::string_view why = refusal(array.dtype(), to); !why.empty()) {
+    return fail(ErrorCode::kMismatch, what() + ": " + std::string(why));
+  }
+  const Array source = array.is_contiguous() ? array : array.owned();
+  Array result = STEPSTONE_TRY(Array::zeros(to, array.shape()));
+  std::byte* const target = result.mutable_bytes().data();
+  const std::uint64_t count = source.element_count();
+  if (may_be_fast && cast_fast(source.data(), source.dtype(), target, to, count)) return result;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (!store(target, i, to, load(source.data(), i, source.dtype()))) {
+      return fail(ErrorCode::kMismatch,
+                  what() + ": element " + std::to_string(i) + " does not fit");
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string_view refusal(DType from, DType to) {
@@ -311,24 +484,11 @@ std::string_view refusal(DType from, DType to) {
 }
 
 Result<Array> cast(const Array& array, DType to) {
-  if (array.dtype() == to) return array;
-  const auto what = [&] {
-    return "cannot cast " + std::string(to_string(array.dtype())) + " to " +
-           std::string(to_string(to));
-  };
-  if (const std::string_view why = refusal(array.dtype(), to); !why.empty()) {
-    return fail(ErrorCode::kMismatch, what() + ": " + std::string(why));
-  }
-  const Array source = array.is_contiguous() ? array : array.owned();
-  Array result = STEPSTONE_TRY(Array::zeros(to, array.shape()));
-  std::byte* const target = result.mutable_bytes().data();
-  for (std::uint64_t i = 0; i < source.element_count(); ++i) {
-    if (!store(target, i, to, load(source.data(), i, source.dtype()))) {
-      return fail(ErrorCode::kMismatch,
-                  what() + ": element " + std::to_string(i) + " does not fit");
-    }
-  }
-  return result;
+  return cast_with(array, to, /*may_be_fast=*/true);
+}
+
+Result<Array> cast_one_by_one(const Array& array, DType to) {
+  return cast_with(array, to, /*may_be_fast=*/false);
 }
 
 }  // namespace stepstone

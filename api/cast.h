@@ -16,4 +16,7 @@ std::string_view refusal(DType from, DType to);
 // which element).
 Result<Array> cast(const Array& array, DType to);
 
+// The same without the loops that the common pairs have, to hold those against.
+Result<Array> cast_one_by_one(const Array& array, DType to);
+
 }  // namespace stepstone

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstdio>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -14,8 +15,8 @@
 namespace stepstone {
 
 // One save runs in the background at a time. `call_mutex_` lets one call at a time start, await or
-// close; `state_mutex_` guards what the background thread shares with the callers, and is never
-// held for long.
+// close; `state_mutex_` guards what the background thread shares with the callers, keeps the store
+// from being closed under those who ask for its steps, and is never held for long.
 class CheckpointManager::Impl {
  public:
   Impl(std::unique_ptr<Store> store, CheckpointManagerOptions options)
@@ -41,20 +42,28 @@ class CheckpointManager::Impl {
       STEPSTONE_TRY(writer->commit(retired));
       return true;
     }
+    auto work = [this, writer = std::move(writer), retired = std::move(retired)]() mutable {
+      Result<StepRecord> result = commit(*writer, retired);
+      writer.reset();
+      const std::scoped_lock lock(state_mutex_);
+      is_saving_ = false;
+      if (!result) background_error_ = std::move(result).error();
+    };
     set_saving(true);
-    background_ =
-        std::thread([this, writer = std::move(writer), retired = std::move(retired)]() mutable {
-          Result<StepRecord> result = commit(*writer, retired);
-          writer.reset();
-          const std::scoped_lock lock(state_mutex_);
-          is_saving_ = false;
-          if (!result) background_error_ = std::move(result).error();
-        });
+    try {
+      background_ = std::thread(work);
+    } catch (const std::exception&) {
+      // No thread to be had, or no memory for one: the caller waits.
+      work();
+      STEPSTONE_TRY(check_for_errors());
+    }
     return true;
   }
 
+  // The first save counts from its beginning, not only from its commit.
   bool should_save(std::uint64_t step) const {
-    return step % options_.save_interval_steps == 0 || store_->steps().empty();
+    const std::scoped_lock lock(state_mutex_);
+    return step % options_.save_interval_steps == 0 || (!is_saving_ && store_->steps().empty());
   }
 
   Result<void> wait_until_finished() {
@@ -91,7 +100,10 @@ class CheckpointManager::Impl {
     return read_tree(*reader, kDefaultItem, target);
   }
 
-  std::vector<std::uint64_t> all_steps() const { return store_->steps(); }
+  std::vector<std::uint64_t> all_steps() const {
+    const std::scoped_lock lock(state_mutex_);
+    return store_->steps();
+  }
 
   Result<void> delete_step(std::uint64_t step) {
     const std::scoped_lock call(call_mutex_);
@@ -105,8 +117,9 @@ class CheckpointManager::Impl {
   Result<void> close() {
     const std::scoped_lock call(call_mutex_);
     const Result<void> saved = finish_background();
-    STEPSTONE_TRY(store_->close());
-    return saved;
+    const std::scoped_lock lock(state_mutex_);
+    const Result<void> closed = store_->close();
+    return saved ? closed : saved;
   }
 
  private:
@@ -179,11 +192,15 @@ Result<std::unique_ptr<CheckpointManager>> CheckpointManager::open(
         ErrorCode::kInvalidArgument,
         "max_to_keep is 0, which would delete every checkpoint: leave it unset to keep all");
   }
-  auto store = STEPSTONE_TRY(Store::open(
-      directory,
-      {.create_if_missing = options.create && !options.read_only, .read_only = options.read_only}));
-  return std::unique_ptr<CheckpointManager>(
-      new CheckpointManager(std::make_unique<Impl>(std::move(store), options)));
+  try {
+    auto store = STEPSTONE_TRY(
+        Store::open(directory, {.create_if_missing = options.create && !options.read_only,
+                                .read_only = options.read_only}));
+    return std::unique_ptr<CheckpointManager>(
+        new CheckpointManager(std::make_unique<Impl>(std::move(store), options)));
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kLimit, fmt::format("{}: out of memory", directory.string()));
+  }
 }
 
 Result<bool> CheckpointManager::save(std::uint64_t step, const args::StandardSave& args,

@@ -13,7 +13,7 @@ constexpr std::uint64_t kOnlyStep = 0;
 
 Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree, bool force) {
   // Before anything is created at the path.
-  STEPSTONE_TRY(check_tree(tree));
+  STEPSTONE_TRY_CONTEXT(check_tree(tree), path.string());
   const auto store = STEPSTONE_TRY(Store::open(path, {.create_if_missing = true}));
   const std::vector<std::uint64_t> steps = store->steps();
   if (!steps.empty() && steps != std::vector<std::uint64_t>{kOnlyStep}) {

@@ -52,21 +52,27 @@ class Tree {
  public:
   struct Child;
 
-  Tree() : leaf_(None{}) {}
-  Tree(Leaf leaf) : leaf_(std::move(leaf)) {}             // NOLINT(google-explicit-constructor)
-  Tree(Array array) : leaf_(std::move(array)) {}          // NOLINT(google-explicit-constructor)
-  Tree(AbstractArray array) : leaf_(std::move(array)) {}  // NOLINT(google-explicit-constructor)
-  Tree(bool value) : leaf_(value) {}                      // NOLINT(google-explicit-constructor)
-  Tree(int value)
-      : leaf_(static_cast<std::int64_t>(value)) {}        // NOLINT(google-explicit-constructor)
-  Tree(std::int64_t value) : leaf_(value) {}              // NOLINT(google-explicit-constructor)
-  Tree(double value) : leaf_(value) {}                    // NOLINT(google-explicit-constructor)
-  Tree(std::complex<double> value) : leaf_(value) {}      // NOLINT(google-explicit-constructor)
-  Tree(std::string value) : leaf_(std::move(value)) {}    // NOLINT(google-explicit-constructor)
-  Tree(const char* value) : leaf_(std::string(value)) {}  // NOLINT(google-explicit-constructor)
-  Tree(Bytes value) : leaf_(std::move(value)) {}          // NOLINT(google-explicit-constructor)
-  Tree(BigInteger value) : leaf_(std::move(value)) {}     // NOLINT(google-explicit-constructor)
-  Tree(None value) : leaf_(value) {}                      // NOLINT(google-explicit-constructor)
+  Tree();  // None.
+  // NOLINTBEGIN(google-explicit-constructor)
+  Tree(Leaf leaf);
+  Tree(Array array);
+  Tree(AbstractArray array);
+  Tree(bool value);
+  Tree(int value);
+  Tree(std::int64_t value);
+  Tree(double value);
+  Tree(std::complex<double> value);
+  Tree(std::string value);
+  Tree(const char* value);
+  Tree(Bytes value);
+  Tree(BigInteger value);
+  Tree(None value);
+  // NOLINTEND(google-explicit-constructor)
+  Tree(const Tree&);
+  Tree(Tree&&) noexcept;
+  Tree& operator=(const Tree&);
+  Tree& operator=(Tree&&) noexcept;
+  ~Tree();
 
   static Tree dict(std::vector<std::pair<std::string, Tree>> children = {});
   static Tree integer_dict(std::vector<std::pair<std::int64_t, Tree>> children);
@@ -122,5 +128,26 @@ struct Tree::Child {
   Tree tree;
   bool operator==(const Child&) const = default;
 };
+
+// Here, where Child is complete: clang wants that of a vector that it destroys.
+inline Tree::Tree() : leaf_(None{}) {}
+inline Tree::Tree(Leaf leaf) : leaf_(std::move(leaf)) {}
+inline Tree::Tree(Array array) : leaf_(std::move(array)) {}
+inline Tree::Tree(AbstractArray array) : leaf_(std::move(array)) {}
+inline Tree::Tree(bool value) : leaf_(value) {}
+inline Tree::Tree(int value) : leaf_(static_cast<std::int64_t>(value)) {}
+inline Tree::Tree(std::int64_t value) : leaf_(value) {}
+inline Tree::Tree(double value) : leaf_(value) {}
+inline Tree::Tree(std::complex<double> value) : leaf_(value) {}
+inline Tree::Tree(std::string value) : leaf_(std::move(value)) {}
+inline Tree::Tree(const char* value) : leaf_(std::string(value)) {}
+inline Tree::Tree(Bytes value) : leaf_(std::move(value)) {}
+inline Tree::Tree(BigInteger value) : leaf_(std::move(value)) {}
+inline Tree::Tree(None value) : leaf_(value) {}
+inline Tree::Tree(const Tree&) = default;
+inline Tree::Tree(Tree&&) noexcept = default;
+inline Tree& Tree::operator=(const Tree&) = default;
+inline Tree& Tree::operator=(Tree&&) noexcept = default;
+inline Tree::~Tree() = default;
 
 }  // namespace stepstone

@@ -161,6 +161,19 @@ class Flattener {
  private:
   Result<void> add(const Tree& tree) {
     structure_.kinds.push_back(tree.kind());
+    const bool has_type_name =
+        tree.kind() == NodeKind::kNamedTuple || tree.kind() == NodeKind::kCustom;
+    // Neither would come back.
+    if (tree.is_leaf() && !tree.children().empty()) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("'{}': a leaf has children", to_text(path_)));
+    }
+    if (!has_type_name && !tree.type_name().empty()) {
+      return fail(
+          ErrorCode::kInvalidArgument,
+          fmt::format("'{}': only named tuples and custom nodes have a type name, here '{}'",
+                      to_text(path_), printable(tree.type_name())));
+    }
     if (tree.is_leaf()) {
       leaves_.push_back({STEPSTONE_TRY(encode_path(path_)), &tree.leaf()});
       return {};
@@ -171,7 +184,7 @@ class Flattener {
     }
     const bool is_sequence = tree.kind() == NodeKind::kList || tree.kind() == NodeKind::kTuple;
     structure_.child_counts.push_back(static_cast<std::uint32_t>(tree.children().size()));
-    if (tree.kind() == NodeKind::kNamedTuple || tree.kind() == NodeKind::kCustom) {
+    if (has_type_name) {
       structure_.type_indices.push_back(type_index(tree.type_name()));
     }
     std::uint32_t position = 0;
@@ -219,6 +232,12 @@ class TreeReader {
     leaves_ = STEPSTONE_TRY(reader_.read_leaves(item_));
     buffers_.resize(leaves_.size());
     Tree tree = STEPSTONE_TRY(build(item.structure));
+    if (order_.size() != leaves_.size()) {
+      return fail(
+          ErrorCode::kCorrupt,
+          fmt::format("step {} item '{}': {} leaves are stored, its tree has {}",
+                      reader_.record().save.step, printable(item_), leaves_.size(), order_.size()));
+    }
     STEPSTONE_TRY(read_bytes());
     STEPSTONE_TRY(fill(tree));
     return tree;
@@ -453,6 +472,7 @@ class Fitter {
  public:
   Result<Tree> fit(Tree stored, const Tree& target, std::string_view where) {
     Tree result = fit_node(std::move(stored), target);
+    if (failure_) return tl::unexpected<Error>(with_context(*std::move(failure_), where));
     if (differences_.empty()) return result;
     constexpr std::size_t kShown = 5;
     std::string text;
@@ -479,7 +499,12 @@ class Fitter {
     if (target.is_leaf()) {
       Result<Leaf> leaf = fit_leaf(stored.leaf(), target.leaf());
       if (!leaf) {
-        differ(leaf.error().message);
+        if (leaf.error().code == ErrorCode::kMismatch) {
+          differ(leaf.error().message);
+        } else if (!failure_) {
+          failure_ =
+              with_context(std::move(leaf).error(), fmt::format("leaf '{}'", to_text(path_)));
+        }
         return {};
       }
       return Tree(*std::move(leaf));
@@ -518,6 +543,7 @@ class Fitter {
 
   LeafPath path_;
   std::vector<std::string> differences_;
+  std::optional<Error> failure_;  // The first that is not about the target: no memory for a cast.
 };
 
 }  // namespace

@@ -74,8 +74,8 @@ class WatchedDirectory : public rocksdb::FSDirectoryWrapper {
 
 }  // namespace
 
-StoreFileSystem::StoreFileSystem(std::shared_ptr<rocksdb::FileSystem> base)
-    : FileSystemWrapper(std::move(base)) {}
+StoreFileSystem::StoreFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base)
+    : FileSystemWrapper(base) {}
 
 IOStatus StoreFileSystem::DeleteFile(const std::string& path, const IOOptions& options,
                                      IODebugContext* context) {

@@ -28,7 +28,7 @@ namespace stepstone {
 // Safe from several threads.
 class StoreFileSystem : public rocksdb::FileSystemWrapper {
  public:
-  explicit StoreFileSystem(std::shared_ptr<rocksdb::FileSystem> base);
+  explicit StoreFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base);
 
   const char* Name() const override { return "StepstoneFileSystem"; }
 

@@ -19,6 +19,7 @@ void SaveRegistry::load(std::map<std::uint64_t, VisibleStep> steps, std::uint32_
   const std::scoped_lock lock(mutex_);
   visible_ = std::move(steps);
   next_generation_ = next_generation;
+  is_loaded_ = true;
 }
 
 void SaveRegistry::raise_next_generation(std::uint32_t next_generation) {
@@ -119,6 +120,7 @@ void SaveRegistry::wait_until_collected() {
 }
 
 bool SaveRegistry::is_dead_locked(SaveId save) const {
+  if (!is_loaded_) return false;
   const auto found = visible_.find(save.step);
   const bool is_visible = found != visible_.end() && found->second.record.save == save;
   return !is_visible && !writing_.contains(save) && !leases_.contains(save);

@@ -39,7 +39,8 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
     SaveId save_;
   };
 
-  // Fills an empty registry.
+  // Fills an empty registry. Until then nothing is dead: compactions may begin while the database
+  // opens, before its steps are known.
   void load(std::map<std::uint64_t, VisibleStep> steps, std::uint32_t next_generation);
 
   // Generations below this one are taken.
@@ -89,6 +90,7 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
   std::set<SaveId> writing_;
   std::set<SaveId> garbage_;  // Hidden or abandoned; collected once dead.
   std::uint32_t next_generation_ = 1;
+  bool is_loaded_ = false;
   bool is_stopping_ = false;
   bool is_collecting_ = false;
 };

@@ -29,17 +29,28 @@ rocksdb::ColumnFamilyHandle* StepReaderImpl::family() const {
   return record_.placement == Placement::kSmall ? store_->small() : store_->leaves();
 }
 
-Result<rocksdb::PinnableSlice> StepReaderImpl::get(const std::string& key, bool is_chunk) const {
+Result<std::optional<rocksdb::PinnableSlice>> StepReaderImpl::get(const std::string& key,
+                                                                  bool is_chunk) const {
   rocksdb::ReadOptions options;
   options.fill_cache = !is_chunk;  // Chunks are read once, and would push the records out.
   rocksdb::PinnableSlice value;
   const rocksdb::Status status = store_->database().Get(options, family(), key, &value);
   if (status.ok()) return value;
-  if (status.IsNotFound()) return fail(ErrorCode::kNotFound, "not there");
+  if (status.IsNotFound()) return std::nullopt;
+  return tl::unexpected<Error>(to_read_error(status));
+}
+
+// A file that is gone, and a block that does not parse, are both damage, unless a writing process
+// took the file away in good order.
+Error StepReaderImpl::to_read_error(const rocksdb::Status& status) const {
   Error error = to_error(status, "reading");
-  // A file that is gone, and a block that does not parse, are both damage.
+  if (status.IsPathNotFound() && store_->was_changed_by_writer()) {
+    return {ErrorCode::kNotFound,
+            "the process that writes to the store has retired the step since this read-only view "
+            "was opened: open it again"};
+  }
   if (status.IsPathNotFound() || status.IsCorruption()) error.code = ErrorCode::kCorrupt;
-  return tl::unexpected<Error>(std::move(error));
+  return error;
 }
 
 Result<void> StepReaderImpl::check_item(std::string_view item) const {
@@ -56,12 +67,9 @@ Result<ItemRecord> StepReaderImpl::read_item(std::string_view item) const {
   STEPSTONE_TRY(check_item(item));
   const std::string key = item_key(record_.save, item);
   const auto decode = [&]() -> Result<ItemRecord> {
-    Result<rocksdb::PinnableSlice> value = get(key, /*is_chunk=*/false);
+    const auto value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
     // The step record says that the item exists.
-    if (!value && value.error().code == ErrorCode::kNotFound) {
-      return fail(ErrorCode::kCorrupt, "its record is gone");
-    }
-    if (!value) return tl::unexpected<Error>(std::move(value).error());
+    if (!value) return fail(ErrorCode::kCorrupt, "its record is gone");
     return decode_item_record(value->ToStringView(), key);
   };
   return STEPSTONE_TRY_CONTEXT(decode(), item_name(record_.save.step, item));
@@ -84,9 +92,8 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
     leaves.push_back({std::move(encoded_path), std::move(record)});
   }
   if (!entries->status().ok()) {
-    Error error = to_error(entries->status(), item_name(step, item) + ": reading the leaf records");
-    if (entries->status().IsPathNotFound()) error.code = ErrorCode::kCorrupt;
-    return tl::unexpected<Error>(std::move(error));
+    return tl::unexpected<Error>(
+        with_context(to_read_error(entries->status()), item_name(step, item)));
   }
   const auto summary = std::find_if(record_.items.begin(), record_.items.end(),
                                     [&](const ItemSummary& s) { return s.name == item; });
@@ -103,8 +110,9 @@ Result<StoredLeaf> StepReaderImpl::read_leaf(std::string_view item,
   STEPSTONE_TRY(check_item(item));
   const std::string key = leaf_key(record_.save, item, encoded_path);
   const auto decode = [&]() -> Result<LeafRecord> {
-    const rocksdb::PinnableSlice value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
-    return decode_leaf_record(value.ToStringView(), key);
+    const auto value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
+    if (!value) return fail(ErrorCode::kNotFound, "there is no such leaf");
+    return decode_leaf_record(value->ToStringView(), key);
   };
   LeafRecord record =
       STEPSTONE_TRY_CONTEXT(decode(), leaf_name(record_.save.step, item, encoded_path));
@@ -135,12 +143,9 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
       save = origin.save;
     }
   }
-  Result<rocksdb::PinnableSlice> value =
-      get(chunk_key(save, item, leaf.encoded_path, chunk), /*is_chunk=*/true);
-  if (!value && value.error().code == ErrorCode::kNotFound) {
-    return fail(ErrorCode::kCorrupt, name() + ": it is gone");
-  }
-  if (!value) return tl::unexpected<Error>(with_context(std::move(value).error(), name()));
+  const auto value = STEPSTONE_TRY_CONTEXT(
+      get(chunk_key(save, item, leaf.encoded_path, chunk), /*is_chunk=*/true), name());
+  if (!value) return fail(ErrorCode::kCorrupt, name() + ": it is gone");
   return copy_checked(as_bytes(value->ToStringView()));
 }
 

@@ -21,8 +21,8 @@ class StepReaderImpl {
   const StepRecord& record() const { return record_; }
   StoreImpl& store() const { return *store_; }
 
-  // The value of one key of this save, wherever the step is placed.
-  Result<rocksdb::PinnableSlice> get(const std::string& key, bool is_chunk) const;
+  // The value of one key of this save, wherever the step is placed; nullopt: there is none.
+  Result<std::optional<rocksdb::PinnableSlice>> get(const std::string& key, bool is_chunk) const;
 
   Result<void> check_item(std::string_view item) const;
   Result<ItemRecord> read_item(std::string_view item) const;
@@ -34,6 +34,7 @@ class StepReaderImpl {
 
  private:
   rocksdb::ColumnFamilyHandle* family() const;
+  Error to_read_error(const rocksdb::Status& status) const;
 
   std::shared_ptr<StoreImpl> store_;
   const StepRecord record_;

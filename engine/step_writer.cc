@@ -179,7 +179,9 @@ Result<void> StepWriter::Impl::check_leaves() {
     return order != 0 ? order < 0 : a.encoded_path < b.encoded_path;
   });
   auto begin = leaves_.begin();
-  for (const auto& [name, item] : items_) {
+  for (const auto& entry : items_) {
+    const std::string& name = entry.first;
+    const PlannedItem& item = entry.second;
     const auto end = std::find_if(begin, leaves_.end(),
                                   [&](const PlannedLeaf& leaf) { return *leaf.item != name; });
     STEPSTONE_TRY(check_item_leaves(name, item, std::span(begin, end)));

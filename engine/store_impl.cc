@@ -24,6 +24,8 @@ namespace stepstone {
 namespace {
 
 constexpr const char* kStagingDirectory = "staging";
+constexpr const char* kInterruptedCreation =
+    "its creation was interrupted: create it again (create_if_missing)";
 constexpr std::size_t kBlockCacheSizeBytes = std::size_t{16} << 20;
 
 // Tells the compactions of `small` which entries nobody can reach any more.
@@ -185,17 +187,23 @@ Result<void> StoreImpl::open_once() {
       options_.file_system ? options_.file_system : rocksdb::FileSystem::Default());
   env_ = rocksdb::NewCompositeEnv(file_system_);
   registry_ = std::make_shared<SaveRegistry>();
+  run_id_ = random_id().low;
   STEPSTONE_TRY(check_directory());
   // HEAD first: whatever the database shows afterwards must be at least as new.
   const Result<Head> head = HeadFile::read(*file_system_, (directory_ / "HEAD").string());
   if (!head) return tl::unexpected<Error>(head.error());
-  STEPSTONE_TRY(open_database());
+  const bool is_new = head->sequence == 0;
+  const Result<void> opened = open_database(is_new && options_.create_if_missing);
+  if (!opened && is_new && !options_.create_if_missing &&
+      opened.error().code == ErrorCode::kCorrupt) {
+    return fail(ErrorCode::kNotFound, kInterruptedCreation);
+  }
+  STEPSTONE_TRY(opened);
   STEPSTONE_TRY(load_records());
   if (store_record_.store_id == Hash128{}) {
     if (head->sequence != 0) return corrupt("the database is empty, but HEAD witnesses steps");
     if (!options_.create_if_missing) {
-      return fail(ErrorCode::kNotFound,
-                  "its creation was interrupted: create it again (create_if_missing)");
+      return fail(ErrorCode::kNotFound, kInterruptedCreation);
     }
     store_record_.store_id = head->store_id;
     STEPSTONE_TRY(initialize());
@@ -241,8 +249,7 @@ Result<void> StoreImpl::check_directory() {
       return corrupt("the database is gone (no CURRENT), but HEAD witnesses steps");
     }
     if (options_.create_if_missing) return {};
-    return fail(ErrorCode::kNotFound,
-                "its creation was interrupted: create it again (create_if_missing)");
+    return fail(ErrorCode::kNotFound, kInterruptedCreation);
   }
   if (has_database) {
     return fail(ErrorCode::kInvalidArgument,
@@ -252,7 +259,11 @@ Result<void> StoreImpl::check_directory() {
   STEPSTONE_TRY(to_result(file_system_->GetChildren(directory_.string(), io, &children, nullptr),
                           "directory"));
   for (const std::string& child : children) {
-    if (child == "." || child == ".." || child == "lost+found" || child == "HEAD.tmp") continue;
+    if (child == "." || child == ".." || child == "lost+found" || child == "HEAD.tmp" ||
+        child == "LOCK") {
+      continue;
+    }
+    if (child == "HEAD") return check_directory();  // Somebody else has just created it.
     return fail(options_.create_if_missing ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound,
                 fmt::format("it is not a store, and holds other things ('{}'): choose an empty or "
                             "new directory",
@@ -261,15 +272,38 @@ Result<void> StoreImpl::check_directory() {
   if (!options_.create_if_missing) {
     return fail(ErrorCode::kNotFound, "the directory is empty: no store was created there");
   }
-  // HEAD comes before the database, so that a database without HEAD is never taken for ours.
-  StoreRecord fresh;
-  fresh.store_id = random_id();
-  STEPSTONE_TRY(HeadFile::create(*file_system_, directory_.string(), (directory_ / "HEAD").string(),
-                                 head_of(fresh)));
-  return {};
+  return create_head();
 }
 
-Result<void> StoreImpl::open_database() {
+// HEAD comes before the database, so that a database without HEAD is never taken for ours. It is
+// created under RocksDB's lock: of several processes that create the store at once, one gives it
+// its identity.
+Result<void> StoreImpl::create_head() {
+  const rocksdb::IOOptions io;
+  rocksdb::FileLock* lock = nullptr;
+  const rocksdb::IOStatus locked =
+      file_system_->LockFile((directory_ / "LOCK").string(), io, &lock, nullptr);
+  if (file_system_->lock_was_refused()) {
+    return fail(ErrorCode::kBusy, "another process is creating it: try again in a moment");
+  }
+  STEPSTONE_TRY(to_result(locked, "LOCK"));
+  const auto create = [&]() -> Result<void> {
+    const std::filesystem::path path = directory_ / "HEAD";
+    if (file_exists(*file_system_, path)) return {};
+    StoreRecord fresh;
+    fresh.store_id = random_id();
+    STEPSTONE_TRY(
+        HeadFile::create(*file_system_, directory_.string(), path.string(), head_of(fresh)));
+    return {};
+  };
+  const Result<void> created = create();
+  STEPSTONE_TRY(to_result(file_system_->UnlockFile(lock, io, nullptr), "LOCK"));
+  return created;
+}
+
+// RocksDB may create what it misses only while there is nothing to lose: in a store that was
+// written to, a missing column family is damage.
+Result<void> StoreImpl::open_database(bool is_new) {
   leaves_options_ = leaves_options(rocksdb::NewLRUCache(kBlockCacheSizeBytes));
   const auto filter = std::make_shared<DeadSaveFilterFactory>(registry_);
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
@@ -278,7 +312,7 @@ Result<void> StoreImpl::open_database() {
       {kSmallColumnFamily, small_options(filter)},
       {kLeavesColumnFamily, leaves_options_},
   };
-  const rocksdb::DBOptions options = database_options(env_.get(), options_.create_if_missing);
+  const rocksdb::DBOptions options = database_options(env_.get(), is_new);
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status =
       options_.read_only
@@ -425,7 +459,9 @@ void StoreImpl::collect() {
 }
 
 std::string StoreImpl::new_staging_path() {
-  return (directory_ / kStagingDirectory / fmt::format("{}.sst", next_staging_number_++)).string();
+  return (directory_ / kStagingDirectory /
+          fmt::format("{:016x}-{}.sst", run_id_, next_staging_number_++))
+      .string();
 }
 
 Result<void> StoreImpl::check_writable() const {
@@ -497,17 +533,19 @@ Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
       to_result(batch.Put(steps_, store_key, STEPSTONE_TRY(encode(next, store_key))), "commit"));
 
   // From here on a failure leaves unknown what has reached the disk; only a new open can tell.
-  has_failed_ = true;
+  const auto noted = [&](Result<void> result) {
+    if (!result) has_failed_ = true;
+    return result;
+  };
   if (addition != nullptr && !addition->segment_paths.empty()) {
-    STEPSTONE_TRY(
+    STEPSTONE_TRY(noted(
         to_result(database_->IngestExternalFile(leaves_, addition->segment_paths, ingest_options()),
-                  step_name(addition->record.save.step) + ": adding its segments"));
+                  step_name(addition->record.save.step) + ": adding its segments")));
   }
   rocksdb::WriteOptions durable;
   durable.sync = true;
-  STEPSTONE_TRY(to_result(database_->Write(durable, &batch), "commit"));
-  STEPSTONE_TRY(head_->write(head_of(next)));
-  has_failed_ = false;
+  STEPSTONE_TRY(noted(to_result(database_->Write(durable, &batch), "commit")));
+  STEPSTONE_TRY(noted(head_->write(head_of(next))));
 
   store_record_ = next;
   if (!published) {
@@ -517,6 +555,12 @@ Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
   const StepRecord record = published->record;
   registry_->end_save(record.save, std::move(published), hidden);
   return record;
+}
+
+bool StoreImpl::was_changed_by_writer() const {
+  if (!options_.read_only) return false;
+  const Result<Head> head = HeadFile::read(*file_system_, (directory_ / "HEAD").string());
+  return head && head->sequence != store_record_.sequence;
 }
 
 std::vector<rocksdb::LiveFileMetaData> StoreImpl::segment_files(SaveId save) const {

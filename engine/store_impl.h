@@ -60,12 +60,17 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // registry only on success.
   Result<StepRecord> commit(Addition* addition, std::span<const std::uint64_t> retire);
 
+  // Whether a process that writes to this store, which is open read-only here, has committed
+  // anything since it was opened: a step whose files are gone was then retired, and is not damaged.
+  bool was_changed_by_writer() const;
+
   // The files that hold segments of `save`, in key order.
   std::vector<rocksdb::LiveFileMetaData> segment_files(SaveId save) const;
 
  private:
-  Result<void> open_database();
+  Result<void> open_database(bool is_new);
   Result<void> check_directory();
+  Result<void> create_head();
   Result<void> open_once();
   Result<void> load_records();
   Result<void> compare_with_head(const Result<Head>& head);
@@ -94,6 +99,9 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   std::optional<HeadFile> head_;
 
   std::atomic<bool> has_failed_ = false;
+  // In the names of staged files, which must be new: a file that an earlier run left and this one
+  // could not remove may be one with an ingested segment, and writing to it would destroy that.
+  std::uint64_t run_id_ = 0;
   std::atomic<std::uint64_t> next_staging_number_ = 0;
   std::thread collector_;
 };

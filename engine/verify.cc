@@ -28,7 +28,9 @@ class StepVerifier {
   StepVerifier(const StepReaderImpl& reader, Progress& progress, VerifyReport& report)
       : reader_(reader), progress_(progress), report_(report), step_(reader.record().save.step) {}
 
-  void run() {
+  // False: the step is not there to be verified, because the process that writes to the store has
+  // retired it meanwhile.
+  bool run() {
     check_segments();
     check_copy();
     std::vector<LeafPlace> places;
@@ -40,13 +42,23 @@ class StepVerifier {
           return Result<void>();
         });
     if (!result) add({.step = step_, .item = {}, .leaf = {}, .message = result.error().message});
+    if (!damages_.empty() && reader_.store().was_changed_by_writer() && is_gone()) return false;
+    report_.damages.insert(report_.damages.end(), damages_.begin(), damages_.end());
     report_.leaf_count += places.size();
+    report_.size_bytes += reader_.record().size_bytes;
+    ++report_.step_count;
+    return true;
   }
 
  private:
   void add(Damage damage) {
     const std::scoped_lock lock(mutex_);
-    report_.damages.push_back(std::move(damage));
+    damages_.push_back(std::move(damage));
+  }
+
+  bool is_gone() const {
+    const auto newer = Store::open(reader_.store().directory(), reader_.store().options());
+    return newer && !(*newer)->step_record(step_);
   }
 
   // The leaf or item that a key of a segment belongs to, for a message.
@@ -107,7 +119,8 @@ class StepVerifier {
     const std::string key = step_copy_key(reader_.record().save);
     const auto decode = [&]() -> Result<StepRecord> {
       const auto value = STEPSTONE_TRY(reader_.get(key, /*is_chunk=*/false));
-      return decode_step_record(value.ToStringView(), key);
+      if (!value) return fail(ErrorCode::kCorrupt, "it is gone");
+      return decode_step_record(value->ToStringView(), key);
     };
     if (const Result<StepRecord> copy = decode(); !copy) {
       add({.step = step_,
@@ -158,6 +171,7 @@ class StepVerifier {
   const StepReaderImpl& reader_;
   Progress& progress_;
   std::mutex mutex_;
+  std::vector<Damage> damages_;
   VerifyReport& report_;
   const std::uint64_t step_;
 };
@@ -175,11 +189,17 @@ Result<VerifyReport> Store::verify(const VerifyOptions& options) const {
       if (auto reader = read_step(step)) readers.push_back(*std::move(reader));
     }
   }
+  std::uint64_t total_bytes = 0;
+  for (const auto& reader : readers) total_bytes += reader->record().size_bytes;
+  Progress progress(options.progress, total_bytes);
   VerifyReport report;
-  for (const auto& reader : readers) report.size_bytes += reader->record().size_bytes;
-  report.step_count = readers.size();
-  Progress progress(options.progress, report.size_bytes);
-  for (const auto& reader : readers) StepVerifier(*reader->impl_, progress, report).run();
+  for (const auto& reader : readers) {
+    const bool is_there = StepVerifier(*reader->impl_, progress, report).run();
+    if (!is_there && options.step) {
+      return fail(ErrorCode::kNotFound,
+                  fmt::format("step {} was retired while it was verified", *options.step));
+    }
+  }
   std::stable_sort(report.damages.begin(), report.damages.end(),
                    [](const Damage& a, const Damage& b) {
                      return std::tie(a.step, a.item, a.leaf) < std::tie(b.step, b.item, b.leaf);

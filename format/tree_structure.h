@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "format/error.h"
-#include "format/leaf_path.h"
+#include "error.h"
+#include "leaf_path.h"
 
 namespace stepstone {
 

@@ -1,0 +1,92 @@
+#include "engine/save_registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace stepstone {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+VisibleStep visible(SaveId save, Placement placement = Placement::kSegments) {
+  VisibleStep step;
+  step.record.save = save;
+  step.record.placement = placement;
+  return step;
+}
+
+class SaveRegistryTest : public ::testing::Test {
+ protected:
+  // A step that is there.
+  SaveId publish(std::uint64_t step, std::vector<std::uint64_t> retired = {}) {
+    const SaveId save = *registry_->begin_save(step);
+    registry_->end_save(save, visible(save), retired);
+    return save;
+  }
+  // What the collector would take now, without waiting for more.
+  std::vector<SaveId> garbage() {
+    registry_->stop();
+    return registry_->take_garbage();
+  }
+
+  std::shared_ptr<SaveRegistry> registry_ = std::make_shared<SaveRegistry>();
+};
+
+TEST_F(SaveRegistryTest, ASaveIsAliveWhileItIsWritten) {
+  const SaveId save = *registry_->begin_save(3);
+  EXPECT_FALSE(registry_->is_dead(save));
+  EXPECT_THAT(registry_->steps(), IsEmpty());
+  registry_->end_save(save, std::nullopt, {});
+  EXPECT_TRUE(registry_->is_dead(save));
+  EXPECT_THAT(garbage(), ElementsAre(save));
+}
+
+TEST_F(SaveRegistryTest, TwoSavesOfOneStepNeverShareAGeneration) {
+  EXPECT_NE(registry_->begin_save(3)->generation, registry_->begin_save(3)->generation);
+  registry_->raise_next_generation(100);
+  EXPECT_EQ(registry_->begin_save(4)->generation, 100);
+}
+
+TEST_F(SaveRegistryTest, AnOverwrittenSaveDiesAndTheNewOneLives) {
+  const SaveId old = publish(3);
+  const SaveId replacement = publish(3);
+  EXPECT_TRUE(registry_->is_dead(old));
+  EXPECT_FALSE(registry_->is_dead(replacement));
+  EXPECT_THAT(registry_->steps(), ElementsAre(3));
+  EXPECT_THAT(garbage(), ElementsAre(old));
+}
+
+TEST_F(SaveRegistryTest, ALeaseKeepsARetiredSaveUntilItGoes) {
+  const SaveId save = publish(3);
+  auto leased = registry_->lease(3);
+  ASSERT_TRUE(leased);
+  const std::uint64_t step = 3;
+  registry_->retire({&step, 1});
+  EXPECT_THAT(registry_->steps(), IsEmpty());
+  EXPECT_FALSE(registry_->lease(3).has_value());
+  EXPECT_FALSE(registry_->is_dead(save));
+  leased->lease.reset();
+  EXPECT_TRUE(registry_->is_dead(save));
+  EXPECT_THAT(garbage(), ElementsAre(save));
+}
+
+TEST_F(SaveRegistryTest, TheCollectorIsNotGivenWhatALeaseHolds) {
+  publish(3);
+  const auto leased = registry_->lease(3);
+  const std::uint64_t step = 3;
+  registry_->retire({&step, 1});
+  EXPECT_THAT(garbage(), IsEmpty());
+}
+
+TEST_F(SaveRegistryTest, RetiringSmallStepsLeavesNothingForTheCollector) {
+  const SaveId save = *registry_->begin_save(3);
+  registry_->end_save(save, visible(save, Placement::kSmall), {});
+  const std::uint64_t step = 3;
+  registry_->retire({&step, 1});
+  EXPECT_TRUE(registry_->is_dead(save));
+  EXPECT_THAT(garbage(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace stepstone

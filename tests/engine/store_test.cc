@@ -1,0 +1,399 @@
+#include "engine/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <random>
+
+#include "format/limits.h"
+#include "tests/support/engine_steps.h"
+#include "tests/support/temporary_directory.h"
+
+namespace stepstone {
+namespace {
+
+using stepstone::testing::content;
+using stepstone::testing::flat_structure;
+using stepstone::testing::holds_arrays;
+using stepstone::testing::leaf_path;
+using stepstone::testing::read_array;
+using stepstone::testing::save_arrays;
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// A step of segments: inline leaves, whole and broken chunks, an empty leaf.
+const std::vector<std::size_t> kLarge = {100, 1 << 20, (256 << 10) + 1, 0, 32 << 10, 300000};
+// One that travels in the commit batch; its second leaf is too large for its record.
+const std::vector<std::size_t> kSmall = {10, 40 << 10, 0, 1};
+
+class StoreTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Store> open(const OpenOptions& options = {.create_if_missing = true}) {
+    auto store = Store::open(path(), options);
+    EXPECT_TRUE(store) << store.error().message;
+    return store ? *std::move(store) : nullptr;
+  }
+  Error open_error(const OpenOptions& options) {
+    auto store = Store::open(path(), options);
+    EXPECT_FALSE(store);
+    return store ? Error{} : store.error();
+  }
+  std::filesystem::path path() const { return directory_.path() / "run"; }
+  // Segments in the database's directory, the files of `steps` and `small` included.
+  std::size_t table_count() const {
+    std::size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(path())) {
+      if (entry.path().extension() == ".sst") ++count;
+    }
+    return count;
+  }
+
+  TemporaryDirectory directory_;
+};
+
+class StorePlacementTest : public StoreTest,
+                           public ::testing::WithParamInterface<std::vector<std::size_t>> {};
+
+TEST_P(StorePlacementTest, AStepComesBackAsItWasSavedAlsoAfterReopening) {
+  auto store = open();
+  const auto record = save_arrays(*store, 7, 1, GetParam(),
+                                  {.metrics = R"({"loss":0.5})", .custom_metadata = "{}"});
+  ASSERT_TRUE(record) << record.error().message;
+  EXPECT_EQ(record->placement, GetParam() == kSmall ? Placement::kSmall : Placement::kSegments);
+  EXPECT_TRUE(*holds_arrays(*store, 7, 1, GetParam()));
+  ASSERT_TRUE(store->close());
+
+  store = open({});
+  EXPECT_THAT(store->steps(), ElementsAre(7));
+  EXPECT_TRUE(*holds_arrays(*store, 7, 1, GetParam()));
+  EXPECT_EQ(*store->step_record(7), *record);
+  EXPECT_EQ(record->metrics, R"({"loss":0.5})");
+  EXPECT_THAT(store->verify()->damages, IsEmpty());
+}
+
+TEST_P(StorePlacementTest, OverwritingReplacesTheStepAndKeepsAReaderOnTheOldOneWhole) {
+  auto store = open();
+  ASSERT_TRUE(save_arrays(*store, 7, 1, GetParam()));
+  const Result<StepRecord> refused = save_arrays(*store, 7, 2, GetParam());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kAlreadyExists);
+  EXPECT_THAT(refused.error().message, HasSubstr("step 7"));
+
+  const auto old_reader = *store->read_step(7);
+  ASSERT_TRUE(save_arrays(*store, 7, 2, GetParam(), {.overwrite = true}));
+  EXPECT_TRUE(*holds_arrays(*store, 7, 2, GetParam()));
+  EXPECT_EQ(*read_array(*old_reader, "state", 1), content(7, 1, 1, GetParam()[1]));
+  EXPECT_THAT(store->steps(), ElementsAre(7));
+}
+
+TEST_P(StorePlacementTest, EverySliceOfALeafIsReadRight) {
+  auto store = open();
+  ASSERT_TRUE(save_arrays(*store, 0, 1, GetParam(), {.chunk_size_bytes = 4096}));
+  const auto reader = *store->read_step(0);
+  std::mt19937_64 random(20261123);
+  for (std::size_t leaf = 0; leaf < GetParam().size(); ++leaf) {
+    const StoredLeaf stored = *reader->read_leaf("state", leaf_path(leaf));
+    const std::vector<std::byte> whole = content(0, 1, leaf, GetParam()[leaf]);
+    for (int round = 0; round < 50; ++round) {
+      const std::size_t begin = random() % (whole.size() + 1);
+      const std::size_t size = random() % (whole.size() - begin + 1);
+      std::vector<std::byte> part(size);
+      ASSERT_TRUE(reader->read_bytes("state", stored, begin, part));
+      ASSERT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + static_cast<long>(begin)));
+    }
+    std::vector<std::byte> too_much(whole.size() + 1);
+    EXPECT_EQ(reader->read_bytes("state", stored, 0, too_much).error().code,
+              ErrorCode::kInvalidArgument);
+  }
+}
+
+TEST_P(StorePlacementTest, RetiringHidesAtOnceAndDurably) {
+  auto store = open();
+  for (const std::uint64_t step : std::vector<std::uint64_t>{1, 2, 3})
+    ASSERT_TRUE(save_arrays(*store, step, 1, GetParam()));
+  const std::vector<std::uint64_t> absent = {1, 9};
+  EXPECT_EQ(store->retire(absent).error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(store->steps(), ElementsAre(1, 2, 3));
+  ASSERT_TRUE(store->retire(std::vector<std::uint64_t>{1, 3}));
+  EXPECT_THAT(store->steps(), ElementsAre(2));
+  EXPECT_EQ(store->read_step(1).error().code, ErrorCode::kNotFound);
+  ASSERT_TRUE(store->close());
+  store = open({});
+  EXPECT_THAT(store->steps(), ElementsAre(2));
+  EXPECT_TRUE(*holds_arrays(*store, 2, 1, GetParam()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Placements, StorePlacementTest, ::testing::Values(kLarge, kSmall),
+                         [](const auto& parameter) {
+                           return parameter.param == kSmall ? "Small" : "Segments";
+                         });
+
+TEST_F(StoreTest, TheCollectorDropsTheFilesOfRetiredStepsButNotThoseBeingRead) {
+  auto store = open();
+  for (std::uint64_t step = 1; step <= 3; ++step) {
+    ASSERT_TRUE(save_arrays(*store, step, 1, kLarge, {},
+                            step > 1 ? std::vector{step - 1} : std::vector<std::uint64_t>{}));
+  }
+  store->wait_for_collector();
+  EXPECT_EQ(table_count(), store->step_record(3)->segments.size());
+
+  auto reader = *store->read_step(3);
+  ASSERT_TRUE(store->retire(std::vector<std::uint64_t>{3}));
+  store->wait_for_collector();
+  EXPECT_EQ(*read_array(*reader, "state", 1), content(3, 1, 1, kLarge[1]));
+  EXPECT_GT(table_count(), 0U);
+  reader.reset();
+  store->wait_for_collector();
+  EXPECT_EQ(table_count(), 0U);
+}
+
+TEST_F(StoreTest, ASaveThatIsDroppedLeavesNothing) {
+  auto store = open();
+  {
+    const auto writer = *store->begin_save(1);
+    ASSERT_TRUE(stepstone::testing::put_arrays(*writer, "state", 1, 1, kLarge));
+  }
+  EXPECT_THAT(store->steps(), IsEmpty());
+  store->wait_for_collector();
+  EXPECT_EQ(table_count(), 0U);
+  EXPECT_TRUE(std::filesystem::is_empty(path() / "staging"));
+  EXPECT_TRUE(save_arrays(*store, 1, 1, kLarge));
+}
+
+class FailingSource final : public LeafSource {
+ public:
+  Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
+                                          std::span<std::byte> scratch) const override {
+    if (offset > 0) return fail(ErrorCode::kIo, "the source failed");
+    return scratch.first(size);
+  }
+};
+
+TEST_F(StoreTest, ASourceThatFailsFailsTheSaveByNameAndLeavesTheStoreUsable) {
+  auto store = open();
+  {
+    const auto writer = *store->begin_save(1);
+    ASSERT_TRUE(writer->put_item("state", "standard", flat_structure(1)));
+    ASSERT_TRUE(writer->put_leaf("state", leaf_path(0),
+                                 {.kind = LeafKind::kArray,
+                                  .dtype = DType::kUint8,
+                                  .shape = {20 << 20},
+                                  .size_bytes = 20 << 20},
+                                 std::make_shared<FailingSource>()));
+    const Result<StepRecord> result = writer->commit();
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code, ErrorCode::kIo);
+    EXPECT_THAT(result.error().message, HasSubstr("step 1 item 'state' leaf '0'"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(path() / "staging"));
+  EXPECT_TRUE(save_arrays(*store, 1, 2, kLarge));
+  EXPECT_TRUE(*holds_arrays(*store, 1, 2, kLarge));
+}
+
+TEST_F(StoreTest, LeavesMustBeThoseOfTheStructure) {
+  auto store = open();
+  const LeafInfo one_byte{
+      .kind = LeafKind::kArray, .dtype = DType::kUint8, .shape = {1}, .size_bytes = 1};
+  const auto source = std::make_shared<stepstone::testing::OwnedSource>(content(1, 1, 0, 1));
+  struct Case {
+    std::vector<std::size_t> leaves;
+    std::string message;
+  };
+  for (const Case& given : {Case{{0}, "leaf '1' is in the tree"}, Case{{0, 1, 2}, "leaf '2'"},
+                            Case{{0, 1, 1}, "leaf '1' was given"}, Case{{}, "leaf '0'"}}) {
+    const auto writer = *store->begin_save(1);
+    ASSERT_TRUE(writer->put_item("state", "standard", flat_structure(2)));
+    for (const std::size_t leaf : given.leaves) {
+      ASSERT_TRUE(writer->put_leaf("state", leaf_path(leaf), one_byte, source));
+    }
+    const Result<StepRecord> result = writer->commit();
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code, ErrorCode::kMismatch);
+    EXPECT_THAT(result.error().message, HasSubstr(given.message));
+  }
+  const auto writer = *store->begin_save(1);
+  EXPECT_EQ(writer->put_leaf("state", leaf_path(0), one_byte, source).error().code,
+            ErrorCode::kNotFound);
+  EXPECT_EQ(writer->commit().error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(writer->commit().error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(store->steps(), IsEmpty());
+}
+
+TEST_F(StoreTest, LimitsHoldBeforeAnythingIsWritten) {
+  auto store = open();
+  EXPECT_EQ(store->begin_save(limits::kStepMax + 1).error().code, ErrorCode::kLimit);
+  EXPECT_EQ(store->begin_save(1, {.chunk_size_bytes = 1}).error().code, ErrorCode::kLimit);
+  const auto writer = *store->begin_save(limits::kStepMax);
+  EXPECT_EQ(writer->put_item(std::string(4097, 'x'), "standard", leaf_structure()).error().code,
+            ErrorCode::kLimit);
+  ASSERT_TRUE(writer->put_item("state", "standard", leaf_structure()));
+  EXPECT_EQ(writer->put_item("state", "standard", leaf_structure()).error().code,
+            ErrorCode::kAlreadyExists);
+  const std::uint64_t too_large = limits::kLeafSizeBytesMax + 1;
+  EXPECT_EQ(writer
+                ->put_leaf("state", *encode_path({}),
+                           {.kind = LeafKind::kArray,
+                            .dtype = DType::kUint8,
+                            .shape = {too_large},
+                            .size_bytes = too_large},
+                           nullptr)
+                .error()
+                .code,
+            ErrorCode::kLimit);
+}
+
+TEST_F(StoreTest, OneProcessWritesAndOthersRead) {
+  auto store = open();
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kLarge));
+  EXPECT_EQ(open_error({}).code, ErrorCode::kBusy);
+  auto reader = open({.read_only = true});
+  ASSERT_TRUE(save_arrays(*store, 2, 1, kSmall));
+  EXPECT_THAT(reader->steps(), ElementsAre(1));
+  EXPECT_TRUE(*holds_arrays(*reader, 1, 1, kLarge));
+  EXPECT_EQ(reader->begin_save(3).error().code, ErrorCode::kReadOnly);
+  EXPECT_EQ(reader->retire(std::vector<std::uint64_t>{1}).error().code, ErrorCode::kReadOnly);
+  reader = open({.read_only = true});
+  EXPECT_THAT(reader->steps(), ElementsAre(1, 2));
+  EXPECT_TRUE(*holds_arrays(*reader, 2, 1, kSmall));
+  ASSERT_TRUE(store->close());
+  EXPECT_NE(open({}), nullptr);
+}
+
+TEST_F(StoreTest, CloseWaitsForNobodyAndSaysSo) {
+  auto store = open();
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kSmall));
+  auto reader = *store->read_step(1);
+  EXPECT_EQ(store->close().error().code, ErrorCode::kBusy);
+  reader.reset();
+  EXPECT_TRUE(store->close());
+  EXPECT_TRUE(store->close());
+  EXPECT_EQ(store->begin_save(2).error().code, ErrorCode::kClosed);
+  EXPECT_EQ(store->read_step(1).error().code, ErrorCode::kClosed);
+}
+
+TEST_F(StoreTest, AReaderOutlivesItsStore) {
+  auto store = open();
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kLarge));
+  auto reader = *store->read_step(1);
+  store.reset();
+  EXPECT_EQ(*read_array(*reader, "state", 1), content(1, 1, 1, kLarge[1]));
+}
+
+TEST_F(StoreTest, WhatIsNoStoreIsRefusedAndLeftAlone) {
+  Error error = open_error({});
+  EXPECT_EQ(error.code, ErrorCode::kNotFound);
+  EXPECT_THAT(error.message, HasSubstr(path().string()));
+  EXPECT_FALSE(std::filesystem::exists(path()));
+
+  std::ofstream(path()) << "a file";
+  EXPECT_EQ(open_error({.create_if_missing = true}).code, ErrorCode::kInvalidArgument);
+  std::filesystem::remove(path());
+
+  std::filesystem::create_directory(path());
+  EXPECT_EQ(open_error({}).code, ErrorCode::kNotFound);
+  std::ofstream(path() / "thesis.tex") << "\\documentclass";
+  error = open_error({.create_if_missing = true});
+  EXPECT_EQ(error.code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(error.message, HasSubstr("thesis.tex"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path()), {}), 1);
+  EXPECT_EQ(open_error({.create_if_missing = true, .read_only = true}).code,
+            ErrorCode::kInvalidArgument);
+}
+
+TEST_F(StoreTest, ADatabaseWithoutHeadIsNotTakenForAStore) {
+  open();
+  std::filesystem::remove(path() / "HEAD");
+  const Error error = open_error({.create_if_missing = true});
+  EXPECT_EQ(error.code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(error.message, HasSubstr("HEAD"));
+}
+
+TEST_F(StoreTest, HeadWithoutItsDatabaseIsALoss) {
+  ASSERT_TRUE(save_arrays(*open(), 1, 1, kLarge));
+  std::filesystem::remove(path() / "CURRENT");
+  EXPECT_EQ(open_error({.create_if_missing = true}).code, ErrorCode::kCorrupt);
+  EXPECT_EQ(open_error({.read_only = true}).code, ErrorCode::kCorrupt);
+}
+
+TEST_F(StoreTest, ADirectoryThatMayNotBeWrittenIsRefused) {
+  constexpr uid_t kNobody = 65534;
+  // Root may write anywhere, so that the test has to be somebody else.
+  const uid_t user = ::geteuid();
+  ASSERT_EQ(::chmod(directory_.path().c_str(), 0555), 0);
+  if (user == 0) {
+    ASSERT_EQ(::seteuid(kNobody), 0);
+  }
+  const Error error = open_error({.create_if_missing = true});
+  if (user == 0) {
+    ASSERT_EQ(::seteuid(user), 0);
+  }
+  ASSERT_EQ(::chmod(directory_.path().c_str(), 0755), 0);
+  EXPECT_EQ(error.code, ErrorCode::kPermissionDenied) << error.message;
+  EXPECT_FALSE(std::filesystem::exists(path()));
+}
+
+TEST_F(StoreTest, StepsMayBeSavedInAnyOrder) {
+  auto store = open();
+  for (const std::uint64_t step : std::vector<std::uint64_t>{5, 3, 9, 0}) {
+    ASSERT_TRUE(save_arrays(*store, step, 1, kSmall));
+  }
+  EXPECT_THAT(store->steps(), ElementsAre(0, 3, 5, 9));
+  EXPECT_EQ(store->latest_step(), 9);
+  const Error error = store->read_step(4).error();
+  EXPECT_EQ(error.code, ErrorCode::kNotFound);
+  EXPECT_THAT(error.message, HasSubstr("it has 0, 3, 5, 9"));
+}
+
+TEST_F(StoreTest, RecordsFormAChain) {
+  auto store = open();
+  std::vector<StepRecord> records;
+  for (const std::uint64_t step : std::vector<std::uint64_t>{1, 2, 3}) {
+    records.push_back(*save_arrays(*store, step, 1, kSmall));
+  }
+  EXPECT_EQ(records[0].previous_hash, Hash128{});
+  EXPECT_NE(records[1].previous_hash, Hash128{});
+  EXPECT_NE(records[2].previous_hash, records[1].previous_hash);
+  EXPECT_EQ(records[2].sequence, 3U);
+}
+
+TEST_F(StoreTest, ManySmallStepsStayInFewFilesAndTheirSpaceComesBack) {
+  auto store = open();
+  // 1,000 steps of 40 KiB through a write buffer of 16 MiB: without the filter 40 MB would stay.
+  for (std::uint64_t step = 1; step <= 1000; ++step) {
+    ASSERT_TRUE(save_arrays(*store, step, 1, {40 << 10}, {},
+                            step > 3 ? std::vector{step - 3} : std::vector<std::uint64_t>{}));
+  }
+  ASSERT_TRUE(store->close());
+  store = open({});
+  EXPECT_THAT(store->steps(), ElementsAre(998, 999, 1000));
+  EXPECT_TRUE(*holds_arrays(*store, 999, 1, {40 << 10}));
+  EXPECT_LT(table_count(), 20U);
+}
+
+TEST_F(StoreTest, ItemsAreApart) {
+  auto store = open();
+  {
+    const auto writer = *store->begin_save(1);
+    for (const std::string item : {"state", "state2", "", "a/b"}) {
+      ASSERT_TRUE(stepstone::testing::put_arrays(*writer, item, 1, item.size(), kLarge));
+    }
+    ASSERT_TRUE(writer->commit());
+  }
+  const auto reader = *store->read_step(1);
+  for (const std::string item : {"state", "state2", "", "a/b"}) {
+    EXPECT_EQ(reader->read_leaves(item)->size(), kLarge.size());
+    EXPECT_EQ(*read_array(*reader, item, 1), content(1, item.size(), 1, kLarge[1]));
+  }
+  const Error error = reader->read_item("dataset").error();
+  EXPECT_EQ(error.code, ErrorCode::kNotFound);
+  EXPECT_THAT(error.message, HasSubstr("'state', 'state2'"));
+  EXPECT_EQ(reader->read_leaf("state", leaf_path(99)).error().code, ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace stepstone

@@ -1,0 +1,130 @@
+// The bytes of format version 1, as they were when it was fixed. What is read must be read for
+// ever; what is written today must still be this.
+//
+// A new version gets a folder of its own: when the format has changed, run this once with
+// STEPSTONE_WRITE_GOLDEN=tests/golden/vN. It writes only files that are not there yet.
+#include <flatbuffers/flatbuffers.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "samples.h"
+
+namespace stepstone {
+namespace {
+
+struct Golden {
+  const char* file;
+  std::string bytes;  // As encoded today.
+};
+
+// Thirty-two bytes a line.
+std::string hex_lines(std::string_view bytes) {
+  std::string text;
+  for (std::size_t at = 0; at < bytes.size(); at += 32) {
+    text += test::to_hex(bytes.substr(at, 32)) + "\n";
+  }
+  return text;
+}
+
+std::string golden_bytes(const char* file) {
+  return test::from_hex(test::read_file(std::string(STEPSTONE_GOLDEN_DIR "/") + file));
+}
+
+std::vector<Golden> records() {
+  const StepRecord step = test::sample_step_record();
+  return {
+      {"store_record.hex", encode(test::sample_store_record(), store_record_key()).value()},
+      {"step_record.hex", encode(step, step_record_key(step.save.step)).value()},
+      {"item_record.hex",
+       encode(test::sample_item_record(), item_key(test::kSampleSave, "state")).value()},
+      {"leaf_record_inline.hex",
+       encode(test::sample_inline_leaf_record(), test::sample_leaf_key()).value()},
+      {"leaf_record_chunked.hex",
+       encode(test::sample_chunked_leaf_record(), test::sample_leaf_key()).value()},
+  };
+}
+
+// Every kind of component and of key, with the bytes that need escapes.
+std::vector<Golden> keys_and_head() {
+  const SaveId save = test::kSampleSave;
+  const std::string item("a\0b\x01\xff", 5);
+  const std::string path =
+      encode_path({PathComponent::key(""), PathComponent::key(std::int64_t{-1}),
+                   PathComponent::index(258), PathComponent::attribute(std::string("\0\0/", 3))})
+          .value();
+  return {
+      {"key_store_record.hex", store_record_key()},
+      {"key_step_record.hex", step_record_key(save.step)},
+      {"key_step_copy.hex", step_copy_key(save)},
+      {"key_item.hex", item_key(save, item)},
+      {"key_leaf.hex", leaf_key(save, item, path)},
+      {"key_chunk.hex", chunk_key(save, item, path, 0x01020304)},
+      {"head_slot.hex", test::as_string(encode_head_slot(test::sample_head()))},
+  };
+}
+
+TEST(Golden, KeysAndHeadAreWrittenAsTheyWere) {
+  for (const Golden& golden : keys_and_head()) {
+    EXPECT_EQ(hex_lines(golden.bytes), hex_lines(golden_bytes(golden.file))) << golden.file;
+  }
+}
+
+TEST(Golden, RecordsAreWrittenAsTheyWere) {
+  if (FLATBUFFERS_VERSION_MAJOR != 2) GTEST_SKIP() << test::kOtherFlatbuffers;
+  for (const Golden& golden : records()) {
+    EXPECT_EQ(hex_lines(golden.bytes), hex_lines(golden_bytes(golden.file))) << golden.file;
+  }
+}
+
+TEST(Golden, RecordsAreReadAsTheyWere) {
+  EXPECT_EQ(decode_store_record(golden_bytes("store_record.hex"), store_record_key()),
+            test::sample_store_record());
+  EXPECT_EQ(decode_step_record(golden_bytes("step_record.hex"), step_record_key(1000)),
+            test::sample_step_record());
+  EXPECT_EQ(
+      decode_item_record(golden_bytes("item_record.hex"), item_key(test::kSampleSave, "state")),
+      test::sample_item_record());
+  EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_inline.hex"), test::sample_leaf_key()),
+            test::sample_inline_leaf_record());
+  EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_chunked.hex"), test::sample_leaf_key()),
+            test::sample_chunked_leaf_record());
+}
+
+TEST(Golden, KeysAndHeadAreReadAsTheyWere) {
+  const auto chunk = decode_key(golden_bytes("key_chunk.hex"));
+  ASSERT_TRUE(chunk.has_value()) << chunk.error().message;
+  EXPECT_EQ(chunk->save, test::kSampleSave);
+  EXPECT_EQ(chunk->region, Region::kChunk);
+  EXPECT_EQ(chunk->item, std::string("a\0b\x01\xff", 5));
+  EXPECT_EQ(to_text(std::string_view(chunk->encoded_path)), "\\e/{-1}[258]/.\\x00\\x00\\/");
+  EXPECT_EQ(chunk->chunk, 0x01020304U);
+  EXPECT_EQ(decode_head(test::as_bytes(golden_bytes("head_slot.hex"))), test::sample_head());
+}
+
+// False, and nothing more written, as soon as a file is there already.
+bool write_golden(const std::filesystem::path& folder) {
+  for (const std::vector<Golden>& goldens : {records(), keys_and_head()}) {
+    for (const Golden& golden : goldens) {
+      const std::filesystem::path path = folder / golden.file;
+      if (std::filesystem::exists(path)) return false;
+      std::ofstream file(path, std::ios::binary);
+      file << hex_lines(golden.bytes);
+      if (!file.flush().good()) return false;
+    }
+  }
+  return true;
+}
+
+TEST(Golden, FilesAreWrittenOnceAndNeverAgain) {
+  EXPECT_FALSE(write_golden(STEPSTONE_GOLDEN_DIR));
+  if (const char* const folder = std::getenv("STEPSTONE_WRITE_GOLDEN")) {
+    std::filesystem::create_directories(folder);
+    EXPECT_TRUE(write_golden(folder)) << folder;
+  }
+}
+
+}  // namespace
+}  // namespace stepstone
