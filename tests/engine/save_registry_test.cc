@@ -18,6 +18,8 @@ VisibleStep visible(SaveId save, Placement placement = Placement::kSegments) {
 
 class SaveRegistryTest : public ::testing::Test {
  protected:
+  SaveRegistryTest() { registry_->load({}, 1); }
+
   // A step that is there.
   SaveId publish(std::uint64_t step, std::vector<std::uint64_t> retired = {}) {
     const SaveId save = *registry_->begin_save(step);
@@ -40,6 +42,13 @@ TEST_F(SaveRegistryTest, ASaveIsAliveWhileItIsWritten) {
   registry_->end_save(save, std::nullopt, {});
   EXPECT_TRUE(registry_->is_dead(save));
   EXPECT_THAT(garbage(), ElementsAre(save));
+}
+
+TEST(SaveRegistryBeforeLoading, NothingIsDeadBecauseNothingIsKnown) {
+  const auto registry = std::make_shared<SaveRegistry>();
+  EXPECT_FALSE(registry->is_dead({3, 1}));
+  registry->load({}, 1);
+  EXPECT_TRUE(registry->is_dead({3, 1}));
 }
 
 TEST_F(SaveRegistryTest, TwoSavesOfOneStepNeverShareAGeneration) {

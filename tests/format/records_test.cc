@@ -195,18 +195,18 @@ struct LeafCodec {
   }
 };
 
-template <typename Codec_>
+template <typename RecordCodec>
 class Records : public testing::Test {};
 using Codecs = testing::Types<StoreCodec, StepCodec, ItemCodec, LeafCodec>;
 TYPED_TEST_SUITE(Records, Codecs);
 
 // A record that encodes to few bytes, so that everything can be tried on it.
-template <typename Codec_>
+template <typename RecordCodec>
 std::pair<std::string, std::string> small_record_and_key() {
   for (std::uint64_t seed = 1;; ++seed) {
     Random random(seed);
-    const auto record = Codec_::random(random);
-    const std::string key = Codec_::key(record);
+    const auto record = RecordCodec::random(random);
+    const std::string key = RecordCodec::key(record);
     std::string bytes = encode(record, key).value();
     if (bytes.size() > 150 && bytes.size() < 500) return {std::move(bytes), key};
   }

@@ -1,0 +1,161 @@
+#include "api/checkpointer.h"
+
+#include <fstream>
+
+#include "api/checkpoint_manager.h"
+#include "tests/api/support.h"
+#include "tests/support/temporary_directory.h"
+
+namespace stepstone {
+namespace {
+
+using testing::array_of;
+using testing::fails;
+using testing::is_ok;
+
+Tree tree_of(float value) {
+  return Tree::dict({{"w", array_of<float>({value, 2, 3})}, {"step", 7}});
+}
+
+class CheckpointerTest : public ::testing::Test {
+ protected:
+  std::filesystem::path at(const char* name) const { return directory_.path() / name; }
+
+  TemporaryDirectory directory_;
+  Checkpointer checkpointer_;
+};
+
+TEST_F(CheckpointerTest, SavesAndRestores) {
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  const auto restored = checkpointer_.restore(at("c"));
+  ASSERT_TRUE(is_ok(restored));
+  EXPECT_EQ(*restored, tree_of(1));
+}
+
+TEST_F(CheckpointerTest, CreatesTheDirectoriesAbove) {
+  const auto path = at("runs") / "7" / "final";
+  ASSERT_TRUE(is_ok(checkpointer_.save(path, args::StandardSave(tree_of(1)))));
+  EXPECT_TRUE(is_ok(checkpointer_.restore(path)));
+}
+
+TEST_F(CheckpointerTest, ASlashAtTheEndOfThePathMeansTheSamePlace) {
+  const std::filesystem::path with_slash = at("c").string() + "/";
+  ASSERT_TRUE(is_ok(checkpointer_.save(with_slash, args::StandardSave(tree_of(1)))));
+  EXPECT_TRUE(is_ok(checkpointer_.restore(at("c"))));
+  EXPECT_TRUE(is_ok(checkpointer_.restore(with_slash)));
+  EXPECT_TRUE(fails(checkpointer_.save(with_slash, args::StandardSave(tree_of(2))),
+                    ErrorCode::kAlreadyExists));
+}
+
+TEST_F(CheckpointerTest, SavesIntoAnEmptyDirectoryThatIsThere) {
+  std::filesystem::create_directory(at("c"));
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
+}
+
+TEST_F(CheckpointerTest, WithoutForceKeepsWhatIsThere) {
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(tree_of(2))),
+                    ErrorCode::kAlreadyExists, {at("c").string(), "force"}));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
+}
+
+TEST_F(CheckpointerTest, ForceReplacesWhatIsThereAndWorksWhereNothingIs) {
+  for (const float value : {1.0F, 2.0F, 3.0F}) {
+    ASSERT_TRUE(
+        is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(value)), {.force = true})));
+    EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(value));
+  }
+  const Tree other = Tree::list({1, 2});
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(other), {.force = true})));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), other);
+}
+
+TEST_F(CheckpointerTest, AFailedSaveKeepsWhatIsThere) {
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  EXPECT_TRUE(
+      fails(checkpointer_.save(at("c"), args::StandardSave(AbstractArray{DType::kInt8, {2}}),
+                               {.force = true}),
+            ErrorCode::kInvalidArgument, {at("c").string()}));
+  {
+    const testing::FileSizeLimit limit(std::uint64_t{1} << 20);
+    const Tree large = *Array::zeros(DType::kUint8, {std::uint64_t{4} << 20});
+    EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(large), {.force = true}),
+                      ErrorCode::kNoSpace, {"step 0"}));
+  }
+  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(2)), {.force = true})));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(2));
+}
+
+TEST_F(CheckpointerTest, ATreeThatCannotBeSavedCreatesNothing) {
+  EXPECT_TRUE(fails(
+      checkpointer_.save(at("above") / "c", args::StandardSave(AbstractArray{DType::kInt8, {2}})),
+      ErrorCode::kInvalidArgument));
+  EXPECT_FALSE(std::filesystem::exists(at("above")));
+}
+
+TEST_F(CheckpointerTest, RestoreCreatesNothing) {
+  EXPECT_TRUE(
+      fails(checkpointer_.restore(at("missing")), ErrorCode::kNotFound, {at("missing").string()}));
+  EXPECT_FALSE(std::filesystem::exists(at("missing")));
+}
+
+TEST_F(CheckpointerTest, WhatIsNoCheckpointIsLeftAlone) {
+  std::ofstream(at("file")) << "text";
+  std::filesystem::create_directory(at("folder"));
+  std::ofstream(at("folder") / "notes.txt") << "text";
+  for (const bool force : {false, true}) {
+    EXPECT_TRUE(
+        fails(checkpointer_.save(at("file"), args::StandardSave(tree_of(1)), {.force = force}),
+              ErrorCode::kInvalidArgument, {at("file").string(), "file"}));
+    EXPECT_TRUE(
+        fails(checkpointer_.save(at("folder"), args::StandardSave(tree_of(1)), {.force = force}),
+              ErrorCode::kInvalidArgument, {at("folder").string(), "notes.txt"}));
+  }
+  EXPECT_TRUE(fails(checkpointer_.restore(at("file")), ErrorCode::kInvalidArgument, {"file"}));
+  EXPECT_TRUE(fails(checkpointer_.restore(at("folder")), ErrorCode::kNotFound, {"notes.txt"}));
+  EXPECT_EQ(std::filesystem::file_size(at("file")), 4U);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(at("folder")), {}), 1);
+}
+
+TEST_F(CheckpointerTest, RefusesToSaveIntoARunOfSteps) {
+  {
+    const auto manager = CheckpointManager::open(at("run"));
+    ASSERT_TRUE(is_ok(manager));
+    ASSERT_TRUE(is_ok((*manager)->save(3, args::StandardSave(tree_of(3)))));
+    ASSERT_TRUE(is_ok((*manager)->save(4, args::StandardSave(tree_of(4)))));
+    EXPECT_TRUE(fails(checkpointer_.save(at("run"), args::StandardSave(tree_of(1))),
+                      ErrorCode::kBusy, {at("run").string()}));
+  }
+  for (const bool force : {false, true}) {
+    EXPECT_TRUE(
+        fails(checkpointer_.save(at("run"), args::StandardSave(tree_of(1)), {.force = force}),
+              ErrorCode::kInvalidArgument, {at("run").string(), "CheckpointManager"}));
+  }
+  const auto manager = CheckpointManager::open(at("run"));
+  ASSERT_TRUE(is_ok(manager));
+  EXPECT_EQ((*manager)->all_steps(), (std::vector<std::uint64_t>{3, 4}));
+  EXPECT_EQ(*(*manager)->restore(3), tree_of(3));
+}
+
+TEST_F(CheckpointerTest, AStoreWithoutACheckpointIsNotFound) {
+  ASSERT_TRUE(is_ok(CheckpointManager::open(at("run"))));
+  EXPECT_TRUE(fails(checkpointer_.restore(at("run")), ErrorCode::kNotFound, {at("run").string()}));
+}
+
+TEST_F(CheckpointerTest, RestoresIntoATarget) {
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  const Tree target = Tree::dict({{"step", 0.0}, {"w", AbstractArray{DType::kBfloat16, {3}}}});
+  const auto restored = checkpointer_.restore(at("c"), args::StandardRestore(target));
+  ASSERT_TRUE(is_ok(restored));
+  const std::vector<std::uint16_t> bits = {0x3F80, 0x4000, 0x4040};
+  EXPECT_EQ(*restored, Tree::dict({{"step", 7.0},
+                                   {"w", *Array::copy_bytes(DType::kBfloat16, {3},
+                                                            std::as_bytes(std::span(bits)))}}));
+  EXPECT_TRUE(fails(checkpointer_.restore(at("c"), args::StandardRestore(Tree::dict())),
+                    ErrorCode::kMismatch, {"'w'", "'step'"}));
+}
+
+}  // namespace
+}  // namespace stepstone

@@ -1,0 +1,184 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "tools/command/command.h"
+#include "tools/element_text.h"
+#include "tools/json_text.h"
+#include "tools/npy.h"
+
+namespace stepstone::tool {
+namespace {
+
+// A leaf this large is some 10 MiB of JSON; more than that is rarely what anybody wants to see.
+constexpr std::uint64_t kJsonSizeBytesMax = std::uint64_t{1} << 20;
+
+Result<void> write_raw(const StepReader& step, const std::string& item, const StoredLeaf& leaf,
+                       Console& console) {
+  Progress progress("cat");
+  std::uint64_t done_bytes = 0;
+  return stream_leaf(step, item, leaf, [&](std::span<const std::byte> piece) -> Result<bool> {
+    STEPSTONE_TRY(console.output.write(piece));
+    done_bytes += piece.size();
+    progress.update(done_bytes, leaf.record.size_bytes);
+    return !console.output.is_closed();
+  });
+}
+
+// The array that a leaf is for numpy: scalars are arrays of rank 0.
+Result<DType> numpy_dtype(const LeafRecord& record) {
+  switch (record.kind) {
+    case LeafKind::kArray:
+      return *record.dtype;
+    case LeafKind::kBool:
+      return DType::kBool;
+    case LeafKind::kInt64:
+      return DType::kInt64;
+    case LeafKind::kFloat64:
+      return DType::kFloat64;
+    case LeafKind::kComplex128:
+      return DType::kComplex128;
+    default:
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("it is of kind {}, which no .npy file can hold; use --raw or --json",
+                              to_string(record.kind)));
+  }
+}
+
+std::string hex(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<unsigned>(byte));
+  return text;
+}
+
+// A leaf that is not an array as one JSON value.
+Result<std::string> value_json(const LeafRecord& record, std::span<const std::byte> bytes) {
+  std::string json;
+  const auto append_text = [&]() -> Result<std::string> {
+    std::string text(bytes.size(), '\0');
+    std::memcpy(text.data(), bytes.data(), bytes.size());
+    if (!append_json_string(json, text)) {
+      return fail(ErrorCode::kUnsupported, "it is not UTF-8, as JSON must be; use --raw");
+    }
+    return json;
+  };
+  switch (record.kind) {
+    case LeafKind::kNone:
+      return "null";
+    case LeafKind::kBool:
+      append_element_json(json, DType::kBool, bytes, 0);
+      return json;
+    case LeafKind::kInt64:
+      append_element_json(json, DType::kInt64, bytes, 0);
+      return json;
+    case LeafKind::kFloat64:
+      append_element_json(json, DType::kFloat64, bytes, 0);
+      return json;
+    case LeafKind::kComplex128:
+      append_element_json(json, DType::kComplex128, bytes, 0);
+      return json;
+    case LeafKind::kBigInteger:
+    case LeafKind::kString:
+      return append_text();
+    case LeafKind::kBytes:
+    case LeafKind::kArray:
+      return "\"" + hex(bytes) + "\"";
+  }
+  return json;
+}
+
+std::string json_head(const CatArguments& arguments, const std::string& item,
+                      const LeafRecord& record) {
+  // Text from printable(), to_text() and names of our own is UTF-8.
+  std::string json = fmt::format(R"({{"step":{},"item":)", arguments.step);
+  append_json_string(json, printable(item));
+  json += ",\"leaf\":";
+  append_json_string(json, to_text(arguments.leaf));
+  json += fmt::format(R"(,"kind":"{}","dtype":)", to_string(record.kind));
+  json += record.dtype ? fmt::format("\"{}\"", to_string(*record.dtype)) : "null";
+  json += fmt::format(R"(,"shape":[{}],"size_bytes":{},)", fmt::join(record.shape, ","),
+                      record.size_bytes);
+  return json;
+}
+
+Result<void> write_array_json(const StepReader& step, const std::string& item,
+                              const StoredLeaf& leaf, std::string json, Console& console) {
+  constexpr std::size_t kFlushSizeBytes = std::size_t{64} << 10;
+  const DType dtype = *leaf.record.dtype;
+  const std::uint64_t bits = info(dtype).bits;
+  std::uint64_t remaining = STEPSTONE_TRY(element_count(leaf.record.shape));
+  // Small leaves are read before anything is written, so that damage gives an error and no half
+  // answer.
+  const bool is_small = leaf.record.size_bytes <= kJsonSizeBytesMax;
+  json += "\"values\":[";
+  bool is_first = true;
+  STEPSTONE_TRY(
+      stream_leaf(step, item, leaf, [&](std::span<const std::byte> piece) -> Result<bool> {
+        const std::uint64_t count = std::min<std::uint64_t>(remaining, piece.size() * 8 / bits);
+        for (std::uint64_t i = 0; i < count; ++i) {
+          if (!is_first) json += ',';
+          is_first = false;
+          append_element_json(json, dtype, piece, static_cast<std::size_t>(i));
+          if (is_small || json.size() < kFlushSizeBytes) continue;
+          STEPSTONE_TRY(console.output.write(json));
+          json.clear();
+        }
+        remaining -= count;
+        return !console.output.is_closed();
+      }));
+  json += "]}\n";
+  return console.output.write(json);
+}
+
+Result<void> write_json(const CatArguments& arguments, const StepReader& step,
+                        const std::string& item, const StoredLeaf& leaf, Console& console) {
+  if (leaf.record.size_bytes > kJsonSizeBytesMax && !arguments.force) {
+    return fail(ErrorCode::kLimit,
+                fmt::format("leaf '{}' has {}: as JSON only with --force, or take --raw or --npy",
+                            to_text(arguments.leaf), format_size(leaf.record.size_bytes)));
+  }
+  std::string json = json_head(arguments, item, leaf.record);
+  if (leaf.record.dtype) return write_array_json(step, item, leaf, std::move(json), console);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(leaf.record.size_bytes));
+  STEPSTONE_TRY(step.read_bytes(item, leaf, 0, bytes));
+  json += "\"value\":" +
+          STEPSTONE_TRY_CONTEXT(value_json(leaf.record, bytes),
+                                "leaf '" + to_text(arguments.leaf) + "'") +
+          "}\n";
+  return console.output.write(json);
+}
+
+}  // namespace
+
+Result<int> run_cat(const CatArguments& arguments, Console& console) {
+  const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
+  const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
+  const std::string item = STEPSTONE_TRY(choose_item(step->record(), arguments.item));
+  Result<StoredLeaf> leaf = step->read_leaf(item, STEPSTONE_TRY(encode_path(arguments.leaf)));
+  if (!leaf && leaf.error().code == ErrorCode::kNotFound) {
+    leaf.error().message += "; `stepstone show` lists the leaves there are";
+  }
+  if (!leaf) return tl::unexpected<Error>(std::move(leaf).error());
+
+  switch (arguments.format) {
+    case CatFormat::kNpy: {
+      const auto header = [&]() -> Result<std::string> {
+        return npy_header(STEPSTONE_TRY(numpy_dtype(leaf->record)), leaf->record.shape);
+      };
+      STEPSTONE_TRY(console.output.write(
+          STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(arguments.leaf) + "'")));
+      STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
+      break;
+    }
+    case CatFormat::kRaw:
+      STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
+      break;
+    case CatFormat::kJson:
+      STEPSTONE_TRY(write_json(arguments, *step, item, *leaf, console));
+      break;
+  }
+  return kExitOk;
+}
+
+}  // namespace stepstone::tool

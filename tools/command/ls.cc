@@ -1,0 +1,82 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tools/command/command.h"
+
+namespace stepstone::tool {
+namespace {
+
+std::uint64_t leaf_count(const StepRecord& record) {
+  std::uint64_t count = 0;
+  for (const ItemSummary& item : record.items) count += item.leaf_count;
+  return count;
+}
+
+// The first few names: a step may have a thousand.
+std::string item_names(const StepRecord& record) {
+  constexpr std::size_t kShown = 3;
+  std::string names;
+  for (std::size_t i = 0; i < record.items.size() && i < kShown; ++i) {
+    names += (i == 0 ? "" : ", ") + printable(record.items[i].name);
+  }
+  if (record.items.size() > kShown) {
+    names += fmt::format(" and {} more", record.items.size() - kShown);
+  }
+  return names;
+}
+
+nlohmann::ordered_json to_json(const StepRecord& record) {
+  nlohmann::ordered_json items = nlohmann::ordered_json::array();
+  for (const ItemSummary& item : record.items) {
+    items.push_back({{"name", printable(item.name)},
+                     {"handler", printable(item.handler)},
+                     {"leaf_count", item.leaf_count},
+                     {"size_bytes", item.size_bytes}});
+  }
+  return {{"step", record.save.step},
+          {"committed_unix_ns", record.committed_unix_ns},
+          {"leaf_count", leaf_count(record)},
+          {"size_bytes", record.size_bytes},
+          {"items", std::move(items)}};
+}
+
+}  // namespace
+
+Result<int> run_ls(const LsArguments& arguments, Console& console) {
+  const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
+  std::vector<StepRecord> records;
+  for (const std::uint64_t step : store->steps()) {
+    records.push_back(STEPSTONE_TRY(store->step_record(step)));
+  }
+  if (console.json) {
+    nlohmann::ordered_json steps = nlohmann::ordered_json::array();
+    for (const StepRecord& record : records) steps.push_back(to_json(record));
+    const nlohmann::ordered_json answer = {{"store", printable(arguments.store.native())},
+                                           {"steps", std::move(steps)}};
+    STEPSTONE_TRY(console.output.write(answer.dump() + "\n"));
+    return kExitOk;
+  }
+  if (records.empty()) {
+    STEPSTONE_TRY(console.output.write("no steps\n"));
+    return kExitOk;
+  }
+  Table table({{.heading = "STEP", .align = Table::Align::kRight},
+               {.heading = "COMMITTED (UTC)"},
+               {.heading = "LEAVES", .align = Table::Align::kRight},
+               {.heading = "SIZE", .align = Table::Align::kRight},
+               {.heading = "ITEMS"}});
+  std::uint64_t size_bytes = 0;
+  for (const StepRecord& record : records) {
+    table.add_row({std::to_string(record.save.step), format_time(record.committed_unix_ns),
+                   std::to_string(leaf_count(record)), format_size(record.size_bytes),
+                   item_names(record)});
+    size_bytes += record.size_bytes;
+  }
+  STEPSTONE_TRY(console.output.write(
+      table.to_string() + fmt::format("{}, {}\n", format_count(records.size(), "step", "steps"),
+                                      format_size(size_bytes))));
+  return kExitOk;
+}
+
+}  // namespace stepstone::tool
