@@ -307,12 +307,12 @@ bool store(std::byte* data, std::uint64_t index, DType dtype, const Number& numb
 
 // One loop over typed memory; neither side needs to be aligned. The conversion is a parameter of
 // the template so that each has a loop that it is inlined into.
-template <typename From, typename To, auto kConvert>
+template <typename From, typename To, auto Convert>
 void convert_each(const std::byte* source, std::byte* target, std::uint64_t count) {
   for (std::uint64_t i = 0; i < count; ++i) {
     From from{};
     std::memcpy(&from, source + i * sizeof(From), sizeof(From));
-    const To to = kConvert(from);
+    const To to = Convert(from);
     std::memcpy(target + i * sizeof(To), &to, sizeof(To));
   }
 }

@@ -1,5 +1,6 @@
 #include "engine/file_system.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace stepstone {
@@ -92,8 +93,13 @@ IOStatus StoreFileSystem::DeleteFile(const std::string& path, const IOOptions& o
 IOStatus StoreFileSystem::LockFile(const std::string& path, const IOOptions& options,
                                    rocksdb::FileLock** lock, IODebugContext* context) {
   IOStatus status = FileSystemWrapper::LockFile(path, options, lock, context);
-  // A lock file that cannot be created is a matter of permission or space, not of another holder.
-  if (!status.ok() && FileExists(path, options, context).ok()) lock_was_refused_ = true;
+  // RocksDB has no code for it. A lock file that cannot be opened or created is another matter: one
+  // of permission, or space, or a broken disk.
+  const std::string text = status.ToString();
+  if (text.find("lock hold by current process") != std::string::npos ||
+      text.find("Resource temporarily unavailable") != std::string::npos) {
+    lock_was_refused_ = true;
+  }
   return status;
 }
 
@@ -132,6 +138,12 @@ IOStatus StoreFileSystem::ReopenWritableFile(const std::string& /*path*/,
                                              std::unique_ptr<rocksdb::FSWritableFile>* /*file*/,
                                              IODebugContext* /*context*/) {
   return IOStatus::NotSupported("finished files are synced and never written again");
+}
+
+bool StoreFileSystem::holds_tables() {
+  const std::scoped_lock lock(mutex_);
+  return std::any_of(held_.begin(), held_.end(),
+                     [](const std::string& path) { return path.ends_with(".sst"); });
 }
 
 void StoreFileSystem::release_deletions() {

@@ -52,6 +52,8 @@ class StoreFileSystem : public rocksdb::FileSystemWrapper {
   // Carries out the deletions held so far and lets later ones through. To be called once the store
   // has been found whole.
   void release_deletions();
+  // Whether tables (*.sst) are among the deletions held.
+  bool holds_tables();
 
   bool lock_was_refused() const { return lock_was_refused_; }
   bool sync_has_failed() const { return sync_has_failed_; }

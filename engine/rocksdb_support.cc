@@ -51,6 +51,13 @@ rocksdb::ColumnFamilyOptions common_options() {
   return options;
 }
 
+class SilentLogger : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
+  std::size_t GetLogFileSize() const override { return 0; }
+};
+
 // How many table files RocksDB may hold open: half of what the process may, since the trainer opens
 // files too.
 int open_files_max() {
@@ -71,6 +78,8 @@ Result<void> to_result(const rocksdb::Status& status, std::string_view what) {
   if (status.ok()) return {};
   return tl::unexpected<Error>(to_error(status, what));
 }
+
+std::shared_ptr<rocksdb::Logger> silent_logger() { return std::make_shared<SilentLogger>(); }
 
 rocksdb::DBOptions database_options(rocksdb::Env* env, bool create) {
   rocksdb::DBOptions options;

@@ -23,6 +23,8 @@ inline constexpr const char* kLeavesColumnFamily = "leaves";
 Error to_error(const rocksdb::Status& status, std::string_view what);
 Result<void> to_result(const rocksdb::Status& status, std::string_view what);
 
+// Writes nothing.
+std::shared_ptr<rocksdb::Logger> silent_logger();
 rocksdb::DBOptions database_options(rocksdb::Env* env, bool create);
 rocksdb::ColumnFamilyOptions steps_options();
 rocksdb::ColumnFamilyOptions small_options(

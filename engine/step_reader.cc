@@ -20,6 +20,13 @@ std::span<const std::byte> as_bytes(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
+// The least string that is greater than all that begin with `prefix`, which is not all 0xff.
+std::string prefix_end(std::string prefix) {
+  while (prefix.back() == '\xff') prefix.pop_back();
+  ++prefix.back();
+  return prefix;
+}
+
 // Reading less than this is faster on one thread.
 constexpr std::uint64_t kParallelSizeBytesMin = std::uint64_t{1} << 20;
 
@@ -78,10 +85,16 @@ Result<ItemRecord> StepReaderImpl::read_item(std::string_view item) const {
 Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item) const {
   STEPSTONE_TRY(check_item(item));
   const std::uint64_t step = record_.save.step;
+  if (record_.placement == Placement::kSmall) return look_up_leaves(item);
   const std::string prefix = region_prefix(record_.save, Region::kLeaf, item);
+  // Without an end the iterator would go on into the first chunk, and fail over damage there.
+  const std::string end = prefix_end(prefix);
+  const rocksdb::Slice end_slice(end);
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = &end_slice;
   std::vector<StoredLeaf> leaves;
   const std::unique_ptr<rocksdb::Iterator> entries(
-      store_->database().NewIterator(rocksdb::ReadOptions(), family()));
+      store_->database().NewIterator(options, family()));
   for (entries->Seek(prefix); entries->Valid() && entries->key().starts_with(prefix);
        entries->Next()) {
     const std::string_view key = entries->key().ToStringView();
@@ -102,6 +115,25 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
                 fmt::format("{}: {} of its {} leaf records are there", item_name(step, item),
                             leaves.size(), summary->leaf_count));
   }
+  return leaves;
+}
+
+// Files of `small` hold many steps and overlap: an iterator would read a block of each of them, and
+// fail over the damage of other steps.
+Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view item) const {
+  const ItemRecord record = STEPSTONE_TRY(read_item(item));
+  std::vector<StoredLeaf> leaves;
+  const auto look_up = [&](const std::string& encoded_path) -> Result<void> {
+    Result<StoredLeaf> leaf = read_leaf(item, encoded_path);
+    // The tree says that the leaf exists.
+    if (!leaf && leaf.error().code == ErrorCode::kNotFound) leaf.error().code = ErrorCode::kCorrupt;
+    leaves.push_back(STEPSTONE_TRY(std::move(leaf)));
+    return {};
+  };
+  STEPSTONE_TRY(visit(record.structure, {.enter = {}, .leaf = look_up, .leave = {}}));
+  std::sort(leaves.begin(), leaves.end(), [](const StoredLeaf& a, const StoredLeaf& b) {
+    return a.encoded_path < b.encoded_path;
+  });
   return leaves;
 }
 

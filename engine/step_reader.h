@@ -34,6 +34,7 @@ class StepReaderImpl {
 
  private:
   rocksdb::ColumnFamilyHandle* family() const;
+  Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item) const;
   Error to_read_error(const rocksdb::Status& status) const;
 
   std::shared_ptr<StoreImpl> store_;

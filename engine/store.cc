@@ -14,9 +14,10 @@ tl::unexpected<Error> closed() { return fail(ErrorCode::kClosed, "the store is c
 std::string known_steps(const std::vector<std::uint64_t>& steps) {
   if (steps.empty()) return "; the store has no steps";
   constexpr std::size_t kShown = 8;
-  std::string text = "; it has ";
-  for (std::size_t i = steps.size() > kShown ? steps.size() - kShown : 0; i < steps.size(); ++i) {
-    text += fmt::format("{}{}", text.size() > 9 ? ", " : "", steps[i]);
+  const std::size_t first = steps.size() > kShown ? steps.size() - kShown : 0;
+  std::string text = steps.size() == 1 ? "; it has step " : "; it has steps ";
+  for (std::size_t i = first; i < steps.size(); ++i) {
+    text += fmt::format("{}{}", i == first ? "" : ", ", steps[i]);
   }
   if (steps.size() > kShown) text += fmt::format(" and {} earlier ones", steps.size() - kShown);
   return text;

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
+#include <rocksdb/wal_filter.h>
+#include <rocksdb/write_batch.h>
 
 #include <algorithm>
 #include <chrono>
@@ -70,6 +72,45 @@ class DeadSaveFilterFactory : public rocksdb::CompactionFilterFactory {
 
  private:
   std::shared_ptr<const SaveRegistry> registry_;
+};
+
+// Ends the replay of RocksDB's log before the first commit that is newer than `sequence`. A reader
+// that opens beside a writer reads the MANIFEST first and the log after it, and would otherwise
+// meet commits in the log whose segments came after its MANIFEST.
+class CommitFilter : public rocksdb::WalFilter {
+ public:
+  explicit CommitFilter(std::uint64_t sequence) : sequence_(sequence) {}
+
+  const char* Name() const override { return "StepstoneCommitFilter"; }
+
+  WalProcessingOption LogRecordFound(unsigned long long /*log_number*/,
+                                     const std::string& /*log_file_name*/,
+                                     const rocksdb::WriteBatch& batch,
+                                     rocksdb::WriteBatch* /*new_batch*/,
+                                     bool* /*batch_changed*/) override {
+    Handler handler;
+    batch.Iterate(&handler).PermitUncheckedError();
+    return handler.sequence > sequence_ ? WalProcessingOption::kStopReplay
+                                        : WalProcessingOption::kContinueProcessing;
+  }
+
+ private:
+  struct Handler : rocksdb::WriteBatch::Handler {
+    std::uint64_t sequence = 0;
+
+    rocksdb::Status PutCF(std::uint32_t /*family*/, const rocksdb::Slice& key,
+                          const rocksdb::Slice& value) override {
+      if (key.ToStringView() != store_record_key()) return rocksdb::Status::OK();
+      const auto record = decode_store_record(value.ToStringView(), key.ToStringView());
+      if (record) sequence = record->sequence;
+      return rocksdb::Status::OK();
+    }
+    rocksdb::Status DeleteCF(std::uint32_t /*family*/, const rocksdb::Slice& /*key*/) override {
+      return rocksdb::Status::OK();
+    }
+  };
+
+  const std::uint64_t sequence_;
 };
 
 Hash128 random_id() {
@@ -166,20 +207,35 @@ Result<void> StoreImpl::open() {
                 "a store cannot be created read-only: choose one of the two");
   }
   // A process that is writing to the store may replace files while a reader opens them, so that the
-  // reader sees half of a commit; a moment later it sees the whole.
-  constexpr int kReadOnlyAttempts = 5;
+  // reader sees half of a commit. It tries again for as long as it sees commits go on: damage does
+  // not pass, and is reported after a few attempts.
+  constexpr int kAttempts = 500;
+  constexpr int kAttemptsWithoutCommit = 4;
+  constexpr auto kPause = std::chrono::milliseconds(10);
+  int attempts_without_commit = 0;
   for (int attempt = 1;; ++attempt) {
+    const std::optional<std::uint64_t> sequence = witnessed_sequence();
     const Result<void> result = open_once();
     if (result) return result;
     shut_down();
     const bool may_be_passing =
         result.error().code == ErrorCode::kCorrupt || result.error().code == ErrorCode::kIo;
-    if (!options_.read_only || !may_be_passing || attempt == kReadOnlyAttempts) {
+    if (options_.read_only && may_be_passing) std::this_thread::sleep_for(kPause);
+    attempts_without_commit = witnessed_sequence() == sequence ? attempts_without_commit + 1 : 0;
+    if (!options_.read_only || !may_be_passing || attempt == kAttempts ||
+        attempts_without_commit == kAttemptsWithoutCommit) {
       return tl::unexpected<Error>(
           with_context(result.error(), fmt::format("store {}", directory_.string())));
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
   }
+}
+
+std::optional<std::uint64_t> StoreImpl::witnessed_sequence() const {
+  const std::shared_ptr<rocksdb::FileSystem> file_system =
+      options_.file_system ? options_.file_system : rocksdb::FileSystem::Default();
+  const Result<Head> head = HeadFile::read(*file_system, (directory_ / "HEAD").string());
+  if (!head) return std::nullopt;
+  return head->sequence;
 }
 
 Result<void> StoreImpl::open_once() {
@@ -193,7 +249,7 @@ Result<void> StoreImpl::open_once() {
   const Result<Head> head = HeadFile::read(*file_system_, (directory_ / "HEAD").string());
   if (!head) return tl::unexpected<Error>(head.error());
   const bool is_new = head->sequence == 0;
-  const Result<void> opened = open_database(is_new && options_.create_if_missing);
+  const Result<void> opened = open_database(is_new && options_.create_if_missing, head->sequence);
   if (!opened && is_new && !options_.create_if_missing &&
       opened.error().code == ErrorCode::kCorrupt) {
     return fail(ErrorCode::kNotFound, kInterruptedCreation);
@@ -210,6 +266,7 @@ Result<void> StoreImpl::open_once() {
   }
   STEPSTONE_TRY(compare_with_head(head));
   STEPSTONE_TRY(check_segments());
+  STEPSTONE_TRY(check_small_steps());
   if (options_.read_only) return {};
   STEPSTONE_TRY(
       to_result(file_system_->CreateDirIfMissing((directory_ / kStagingDirectory).string(),
@@ -240,8 +297,9 @@ Result<void> StoreImpl::check_directory() {
   } else {
     STEPSTONE_TRY(create_directories(*file_system_, directory_));
   }
-  const bool has_head = file_exists(*file_system_, directory_ / "HEAD");
+  // In this order: whoever is creating the store creates HEAD first.
   const bool has_database = file_exists(*file_system_, directory_ / "CURRENT");
+  const bool has_head = file_exists(*file_system_, directory_ / "HEAD");
   if (has_head && has_database) return {};
   if (has_head) {
     const Head head = STEPSTONE_TRY(HeadFile::read(*file_system_, (directory_ / "HEAD").string()));
@@ -258,12 +316,15 @@ Result<void> StoreImpl::check_directory() {
   std::vector<std::string> children;
   STEPSTONE_TRY(to_result(file_system_->GetChildren(directory_.string(), io, &children, nullptr),
                           "directory"));
+  // Somebody else may just have created it.
+  if (std::find(children.begin(), children.end(), "HEAD") != children.end()) {
+    return check_directory();
+  }
   for (const std::string& child : children) {
     if (child == "." || child == ".." || child == "lost+found" || child == "HEAD.tmp" ||
         child == "LOCK") {
       continue;
     }
-    if (child == "HEAD") return check_directory();  // Somebody else has just created it.
     return fail(options_.create_if_missing ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound,
                 fmt::format("it is not a store, and holds other things ('{}'): choose an empty or "
                             "new directory",
@@ -303,7 +364,7 @@ Result<void> StoreImpl::create_head() {
 
 // RocksDB may create what it misses only while there is nothing to lose: in a store that was
 // written to, a missing column family is damage.
-Result<void> StoreImpl::open_database(bool is_new) {
+Result<void> StoreImpl::open_database(bool is_new, std::uint64_t head_sequence) {
   leaves_options_ = leaves_options(rocksdb::NewLRUCache(kBlockCacheSizeBytes));
   const auto filter = std::make_shared<DeadSaveFilterFactory>(registry_);
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
@@ -312,7 +373,13 @@ Result<void> StoreImpl::open_database(bool is_new) {
       {kSmallColumnFamily, small_options(filter)},
       {kLeavesColumnFamily, leaves_options_},
   };
-  const rocksdb::DBOptions options = database_options(env_.get(), is_new);
+  rocksdb::DBOptions options = database_options(env_.get(), is_new);
+  CommitFilter filter_commits(head_sequence);
+  if (options_.read_only) {
+    // RocksDB would begin a new LOG, and rename the one that a writing process is using.
+    options.info_log = silent_logger();
+    options.wal_filter = &filter_commits;
+  }
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status =
       options_.read_only
@@ -325,8 +392,10 @@ Result<void> StoreImpl::open_database(bool is_new) {
                   "it is open for writing elsewhere: wait for that process, or open it read-only");
     }
     Error error = to_error(status, "opening the database");
-    // A column family that is missing, or a file that the MANIFEST names and nobody can parse.
-    if (error.code == ErrorCode::kInvalidArgument) error.code = ErrorCode::kCorrupt;
+    // A column family or the MANIFEST is missing, or a file that it names cannot be parsed.
+    if (error.code == ErrorCode::kInvalidArgument || status.IsPathNotFound()) {
+      error.code = ErrorCode::kCorrupt;
+    }
     return tl::unexpected<Error>(std::move(error));
   }
   database_.reset(database);
@@ -409,6 +478,32 @@ Result<void> StoreImpl::check_segments() {
     if (!expected.empty() && (found == sizes.end() || found->second != expected)) {
       return corrupt(fmt::format("step {}: {} of its {} segments are known to the database", step,
                                  found == sizes.end() ? 0 : found->second.size(), expected.size()));
+    }
+  }
+  // A MANIFEST that lost its end names files that are gone, and not those that took their place. A
+  // file that is gone while nothing stands in its place is damage to some steps alone.
+  if (!file_system_->holds_tables()) return {};
+  for (const rocksdb::LiveFileMetaData& file : files) {
+    const std::string path = file.db_path + "/" + file.relative_filename;
+    if (file_system_->FileExists(path, rocksdb::IOOptions(), nullptr).IsNotFound()) {
+      return corrupt(fmt::format("{} is gone, and tables that the database does not know are there",
+                                 file.relative_filename));
+    }
+  }
+  return {};
+}
+
+// The entries of a small step came with its record, in one batch. If the record is there and they
+// are not, the database has lost a file of theirs.
+Result<void> StoreImpl::check_small_steps() {
+  for (const std::uint64_t step : registry_->steps()) {
+    const StepRecord record = registry_->find(step)->record;
+    if (record.placement != Placement::kSmall) continue;
+    rocksdb::PinnableSlice value;
+    // An entry that is there but cannot be read is damage to this step alone.
+    if (database_->Get(rocksdb::ReadOptions(), small_, step_copy_key(record.save), &value)
+            .IsNotFound()) {
+      return corrupt(fmt::format("step {}: its entries are not known to the database", step));
     }
   }
   return {};

@@ -68,13 +68,16 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   std::vector<rocksdb::LiveFileMetaData> segment_files(SaveId save) const;
 
  private:
-  Result<void> open_database(bool is_new);
+  Result<void> open_database(bool is_new, std::uint64_t head_sequence);
   Result<void> check_directory();
   Result<void> create_head();
   Result<void> open_once();
+  // The sequence that HEAD has now; nullopt: it cannot be read.
+  std::optional<std::uint64_t> witnessed_sequence() const;
   Result<void> load_records();
   Result<void> compare_with_head(const Result<Head>& head);
   Result<void> check_segments();
+  Result<void> check_small_steps();
   Result<void> initialize();
   Result<void> sweep();
   void close_database();

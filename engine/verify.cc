@@ -58,7 +58,9 @@ class StepVerifier {
 
   bool is_gone() const {
     const auto newer = Store::open(reader_.store().directory(), reader_.store().options());
-    return newer && !(*newer)->step_record(step_);
+    if (!newer) return false;
+    const Result<StepRecord> record = (*newer)->step_record(step_);
+    return !record || record->save != reader_.record().save;
   }
 
   // The leaf or item that a key of a segment belongs to, for a message.

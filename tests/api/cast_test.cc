@@ -81,8 +81,8 @@ std::map<DType, Reference> read_reference() {
 }
 
 const std::map<DType, Reference>& references() {
-  static const std::map<DType, Reference> all = read_reference();
-  return all;
+  static const std::map<DType, Reference> kAll = read_reference();
+  return kAll;
 }
 
 // Only the types that the reference file has results for.

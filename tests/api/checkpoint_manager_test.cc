@@ -69,7 +69,7 @@ TEST_F(CheckpointManagerTest, KeepsTheNewestStepsOfTheInterval) {
   EXPECT_EQ(manager->latest_step(), 4U);
   EXPECT_EQ(*manager->restore(2), tree_of(2));
   EXPECT_EQ(*manager->restore(std::nullopt), tree_of(4));
-  EXPECT_TRUE(fails(manager->restore(0), ErrorCode::kNotFound, {"step 0", "it has 2, 4"}));
+  EXPECT_TRUE(fails(manager->restore(0), ErrorCode::kNotFound, {"step 0", "it has steps 2, 4"}));
 }
 
 TEST_F(CheckpointManagerTest, TheFirstStepIsSavedWhateverTheInterval) {
@@ -257,7 +257,8 @@ TEST_F(CheckpointManagerTest, DeletesOneStep) {
   for (std::uint64_t step = 0; step < 3; ++step) ASSERT_TRUE(*manager->save(step, save_of(step)));
   ASSERT_TRUE(is_ok(manager->delete_step(1)));
   EXPECT_EQ(manager->all_steps(), (Steps{0, 2}));
-  EXPECT_TRUE(fails(manager->delete_step(1), ErrorCode::kNotFound, {"step 1", "it has 0, 2"}));
+  EXPECT_TRUE(
+      fails(manager->delete_step(1), ErrorCode::kNotFound, {"step 1", "it has steps 0, 2"}));
   ASSERT_TRUE(*manager->save(1, save_of(11))) << "its number is free again";
   EXPECT_EQ(*manager->restore(1), tree_of(11));
 }
@@ -396,6 +397,7 @@ TEST_F(CheckpointManagerTest, MayBeClosedWhileOthersAsk) {
   std::atomic<bool> is_closed = false;
   std::atomic<int> failure_count = 0;
   std::vector<std::thread> threads;
+  threads.reserve(2);
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&] {
       while (!is_closed) {

@@ -340,6 +340,7 @@ TEST(Standard, TreesThatCannotBeSavedLeaveTheStoreAsItWas) {
   leaf_with_children.children().push_back({PathComponent::key("lost"), 2});
   const auto node = [](NodeKind kind, std::string type_name, std::vector<PathComponent> labels) {
     std::vector<Tree::Child> children;
+    children.reserve(labels.size());
     for (PathComponent& label : labels) children.push_back({std::move(label), 1});
     return Tree::container(kind, std::move(type_name), std::move(children));
   };

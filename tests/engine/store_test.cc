@@ -346,7 +346,7 @@ TEST_F(StoreTest, StepsMayBeSavedInAnyOrder) {
   EXPECT_EQ(store->latest_step(), 9);
   const Error error = store->read_step(4).error();
   EXPECT_EQ(error.code, ErrorCode::kNotFound);
-  EXPECT_THAT(error.message, HasSubstr("it has 0, 3, 5, 9"));
+  EXPECT_THAT(error.message, HasSubstr("it has steps 0, 3, 5, 9"));
 }
 
 TEST_F(StoreTest, RecordsFormAChain) {

@@ -14,7 +14,6 @@
 namespace stepstone {
 namespace {
 
-constexpr const char* kItem = "state";
 constexpr std::uint32_t kChunkSizeBytes = std::uint32_t{64} << 10;
 
 struct LeafPlan {
@@ -113,6 +112,10 @@ std::vector<ModelLeaf> model_leaves(const ModelStep& step) {
   return leaves;
 }
 
+std::string model_path(const std::string& name) {
+  return encode_path({PathComponent::key(name)}).value();
+}
+
 Result<StepRecord> save_model_step(Store& store, const ModelStep& step, bool overwrite,
                                    std::span<const std::uint64_t> retire) {
   SaveOptions options;
@@ -128,9 +131,9 @@ Result<StepRecord> save_model_step(Store& store, const ModelStep& step, bool ove
   for (const ModelLeaf& leaf : leaves) {
     append_component(structure.labels, PathComponent::key(leaf.name));
   }
-  STEPSTONE_TRY(writer->put_item(kItem, "model", structure));
+  STEPSTONE_TRY(writer->put_item(kModelItem, "model", structure));
   for (const ModelLeaf& leaf : leaves) {
-    STEPSTONE_TRY(writer->put_leaf(kItem,
+    STEPSTONE_TRY(writer->put_leaf(kModelItem,
                                    STEPSTONE_TRY(encode_path({PathComponent::key(leaf.name)})),
                                    {.kind = LeafKind::kArray,
                                     .dtype = DType::kUint8,
@@ -141,23 +144,27 @@ Result<StepRecord> save_model_step(Store& store, const ModelStep& step, bool ove
   return writer->commit(retire);
 }
 
+std::optional<ModelStep> identify(const StepRecord& record) {
+  return parse_identity(record.custom_metadata);
+}
+
 Result<ModelStep> read_model_step(const Store& store, std::uint64_t number) {
   const std::shared_ptr<const StepReader> reader = STEPSTONE_TRY(store.read_step(number));
-  const std::optional<ModelStep> step = parse_identity(reader->record().custom_metadata);
+  const std::optional<ModelStep> step = identify(reader->record());
   if (!step) return wrong(number, "its metadata is not what any attempt wrote");
   if (step->step != number) return wrong(number, "it is another step: " + to_string(*step));
   const std::vector<LeafPlan> leaves = plan(step->size);
-  const std::vector<StoredLeaf> stored = STEPSTONE_TRY(reader->read_leaves(kItem));
+  const std::vector<StoredLeaf> stored = STEPSTONE_TRY(reader->read_leaves(kModelItem));
   if (stored.size() != leaves.size()) return wrong(number, "it has other leaves");
   std::vector<std::vector<std::byte>> read(leaves.size());
   std::vector<ReadRequest> requests;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (stored[i].record.size_bytes != leaves[i].size_bytes ||
-        to_text(stored[i].encoded_path) != to_text(LeafPath{PathComponent::key(leaves[i].name)})) {
+        stored[i].encoded_path != model_path(leaves[i].name)) {
       return wrong(number, "leaf " + leaves[i].name + " is another one");
     }
     read[i].resize(leaves[i].size_bytes);
-    requests.push_back({kItem, &stored[i], read[i]});
+    requests.push_back({kModelItem, &stored[i], read[i]});
   }
   STEPSTONE_TRY(reader->read_all(requests));
   for (std::size_t i = 0; i < leaves.size(); ++i) {

@@ -40,15 +40,23 @@ using Model = std::map<std::uint64_t, ModelStep>;
 
 std::string to_string(const Model& model);
 
+// The item that a model step has its leaves in.
+inline constexpr const char* kModelItem = "state";
+
 struct ModelLeaf {
   std::string name;
   std::vector<std::byte> bytes;
 };
 std::vector<ModelLeaf> model_leaves(const ModelStep& step);
+// A leaf's encoded path.
+std::string model_path(const std::string& name);
 
 // Saves it whole, with `retire` in the same commit.
 Result<StepRecord> save_model_step(Store& store, const ModelStep& step, bool overwrite = false,
                                    std::span<const std::uint64_t> retire = {});
+
+// Which attempt a step is, as its record says; nullopt: none of ours.
+std::optional<ModelStep> identify(const StepRecord& record);
 
 // Reads every byte of a step, finds out which attempt it is and compares it with what that attempt
 // saved. An error of the store is passed on; kMismatch, which no read gives: the bytes came back

@@ -466,6 +466,11 @@ bool SimulatedDisk::fault_was_reached() const {
   return fault_was_reached_;
 }
 
+std::uint64_t SimulatedDisk::fault_points() const {
+  const std::scoped_lock lock(mutex_);
+  return fault_points_;
+}
+
 std::string SimulatedDisk::first_failure() const {
   const std::scoped_lock lock(mutex_);
   return first_failure_;
@@ -705,8 +710,10 @@ IOStatus SimulatedDisk::CreateDir(const std::string& path, const IOOptions& /*op
 
 IOStatus SimulatedDisk::CreateDirIfMissing(const std::string& path, const IOOptions& options,
                                            IODebugContext* context) {
-  if (FileExists(path, options, context).ok()) return IOStatus::OK();
-  return CreateDir(path, options, context);
+  IOStatus status = CreateDir(path, options, context);
+  // Whoever was faster may have created it a moment ago.
+  if (!status.ok() && FileExists(path, options, context).ok()) return IOStatus::OK();
+  return status;
 }
 
 IOStatus SimulatedDisk::DeleteDir(const std::string& path, const IOOptions& options,

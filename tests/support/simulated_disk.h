@@ -86,6 +86,8 @@ class SimulatedDisk : public rocksdb::FileSystem {
 
   void set_fault(std::optional<Fault> fault);
   bool fault_was_reached() const;
+  // Operations since the fault was set that could have failed.
+  std::uint64_t fault_points() const;
   // What failed first since the fault was set; empty: nothing.
   std::string first_failure() const;
 

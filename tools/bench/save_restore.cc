@@ -3,6 +3,7 @@
 //   stepstone_bench save STATE STORE     durable save of the state as step 0 of a new store
 //   stepstone_bench restore STATE STORE  restore into new memory; compared with the state, untimed
 //   stepstone_bench raw STATE DIRECTORY  the same bytes written as fast as the disk takes them
+//   stepstone_bench hash MEBIBYTES THREADS  that much memory hashed in chunks of 256 KiB
 //
 // STATE is a directory with `leaves`, a line "name extent..." for each float32 leaf, and `bytes`,
 // the leaves one after the other. Prints one line of JSON. versus_orbax.py makes the state and puts
@@ -16,6 +17,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -27,6 +29,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "format/hash.h"
 
 namespace {
 
@@ -206,19 +210,45 @@ Result<std::string> raw(const State& state, const std::string& directory) {
   return json.str();
 }
 
+Result<std::string> hash(const std::string& mebibytes, const std::string& threads) {
+  constexpr std::size_t kChunkBytes = std::size_t{256} << 10;
+  const std::size_t thread_count = std::max(1UL, std::strtoul(threads.c_str(), nullptr, 10));
+  const std::size_t chunk_count = std::strtoul(mebibytes.c_str(), nullptr, 10) * 4 / thread_count;
+  // Written, because the pages of untouched memory are all the same page of zeros.
+  const std::vector<std::byte> memory(chunk_count * thread_count * kChunkBytes, std::byte{1});
+  std::vector<stepstone::Hash128> sums(thread_count);
+  const auto hash_part = [&](std::size_t part) {
+    for (std::size_t chunk = 0; chunk < chunk_count; ++chunk) {
+      const std::size_t offset = (part * chunk_count + chunk) * kChunkBytes;
+      sums[part] = sums[part] + stepstone::hash128(std::span(memory).subspan(offset, kChunkBytes));
+    }
+  };
+  const double elapsed = seconds([&] {
+    std::vector<std::jthread> others;
+    for (std::size_t part = 1; part < thread_count; ++part) others.emplace_back(hash_part, part);
+    hash_part(0);
+  });
+  std::ostringstream json;
+  json << "{\"seconds\": " << elapsed << ", \"bytes\": " << memory.size() << ", \"sum\": \""
+       << stepstone::to_string(sums[0]) << "\"}";
+  return json.str();
+}
+
 Result<std::string> measure(const std::string& what, const std::string& state,
                             const std::string& place) {
   if (what == "restore") return restore(state, place);
   if (what == "save") return save(STEPSTONE_TRY(load_state(state)), place);
   if (what == "raw") return raw(STEPSTONE_TRY(load_state(state)), place);
-  return stepstone::fail(ErrorCode::kInvalidArgument, what + ": not save, restore or raw");
+  if (what == "hash") return hash(state, place);
+  return stepstone::fail(ErrorCode::kInvalidArgument, what + ": not save, restore, raw or hash");
 }
 
 }  // namespace
 
 int main(int argument_count, char** arguments) {
   if (argument_count != 4) {
-    std::cerr << "usage: stepstone_bench save|restore|raw STATE PLACE\n";
+    std::cerr << "usage: stepstone_bench save|restore|raw STATE PLACE\n"
+                 "       stepstone_bench hash MEBIBYTES THREADS\n";
     return 2;
   }
   const Result<std::string> json = measure(arguments[1], arguments[2], arguments[3]);

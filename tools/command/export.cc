@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -21,14 +22,15 @@ namespace stepstone::tool {
 namespace {
 
 // While it lives, SIGINT, SIGTERM and SIGHUP only set a flag, so that an interrupted export can
-// remove its temporary file.
+// remove its temporary file. A signal that is ignored (nohup) stays so.
 class InterruptionGuard {
  public:
   InterruptionGuard() {
     struct sigaction action = {};
     action.sa_handler = [](int) { signal_seen = 1; };
     for (std::size_t i = 0; i < kSignals.size(); ++i) {
-      ::sigaction(kSignals[i], &action, &previous_[i]);
+      ::sigaction(kSignals[i], nullptr, &previous_[i]);
+      if (previous_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
     }
   }
   ~InterruptionGuard() {
@@ -218,7 +220,6 @@ Result<Contents> gather(const StepReader& step, const std::string& item) {
 
 Result<void> write_file(const StepReader& step, const std::string& item, const Contents& contents,
                         const std::string& header, AtomicFile& file) {
-  const InterruptionGuard guard;
   Progress progress("export");
   std::uint64_t total_bytes = 0;
   for (const SafetensorsTensor& tensor : contents.tensors) total_bytes += tensor.size_bytes;
@@ -250,6 +251,7 @@ Result<int> run_export(const ExportArguments& arguments, Console& console) {
   const Contents contents = STEPSTONE_TRY_CONTEXT(gather(*step, item), place);
   const std::string header =
       STEPSTONE_TRY_CONTEXT(encode_safetensors_header(metadata, contents.tensors), place);
+  const InterruptionGuard guard;
   const auto file = STEPSTONE_TRY(AtomicFile::create(arguments.file, arguments.force));
   STEPSTONE_TRY(write_file(*step, item, contents, header, *file));
 
