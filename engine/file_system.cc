@@ -16,12 +16,30 @@ IOStatus noted(IOStatus status, std::atomic<bool>& has_failed) {
   return status;
 }
 
+bool is_manifest(const std::string& path) {
+  return path.find("MANIFEST-", path.find_last_of('/') + 1) != std::string::npos;
+}
+
 class WatchedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  WatchedWritableFile(std::unique_ptr<rocksdb::FSWritableFile>&& file,
+  WatchedWritableFile(std::unique_ptr<rocksdb::FSWritableFile>&& file, bool is_manifest,
                       std::atomic<bool>& has_failed)
-      : FSWritableFileOwnerWrapper(std::move(file)), has_failed_(has_failed) {}
+      : FSWritableFileOwnerWrapper(std::move(file)),
+        is_manifest_(is_manifest),
+        has_failed_(has_failed) {}
 
+  using FSWritableFileOwnerWrapper::Append;
+  IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
+                  IODebugContext* context) override {
+    IOStatus status = FSWritableFileOwnerWrapper::Append(data, options, context);
+    return is_manifest_ ? noted(std::move(status), has_failed_) : status;
+  }
+  IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
+                  const rocksdb::DataVerificationInfo& verification,
+                  IODebugContext* context) override {
+    IOStatus status = FSWritableFileOwnerWrapper::Append(data, options, verification, context);
+    return is_manifest_ ? noted(std::move(status), has_failed_) : status;
+  }
   IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
     return noted(FSWritableFileOwnerWrapper::Sync(options, context), has_failed_);
   }
@@ -35,6 +53,7 @@ class WatchedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
   }
 
  private:
+  const bool is_manifest_;
   std::atomic<bool>& has_failed_;
 };
 
@@ -82,7 +101,7 @@ IOStatus StoreFileSystem::DeleteFile(const std::string& path, const IOOptions& o
                                      IODebugContext* context) {
   {
     const std::scoped_lock lock(mutex_);
-    if (holds_deletions_) {
+    if (holds_deletions_ || write_has_failed_) {
       held_.push_back(path);
       return IOStatus::OK();
     }
@@ -108,7 +127,8 @@ IOStatus StoreFileSystem::NewWritableFile(const std::string& path, const FileOpt
                                           IODebugContext* context) {
   IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, context);
   if (status.ok()) {
-    *file = std::make_unique<WatchedWritableFile>(std::move(*file), sync_has_failed_);
+    *file = std::make_unique<WatchedWritableFile>(std::move(*file), is_manifest(path),
+                                                  write_has_failed_);
   }
   return status;
 }
@@ -118,7 +138,7 @@ IOStatus StoreFileSystem::NewRandomRWFile(const std::string& path, const FileOpt
                                           IODebugContext* context) {
   IOStatus status = FileSystemWrapper::NewRandomRWFile(path, options, file, context);
   if (status.ok()) {
-    *file = std::make_unique<WatchedRandomRWFile>(std::move(*file), sync_has_failed_);
+    *file = std::make_unique<WatchedRandomRWFile>(std::move(*file), write_has_failed_);
   }
   return status;
 }
@@ -128,7 +148,7 @@ IOStatus StoreFileSystem::NewDirectory(const std::string& path, const IOOptions&
                                        IODebugContext* context) {
   IOStatus status = FileSystemWrapper::NewDirectory(path, options, directory, context);
   if (status.ok()) {
-    *directory = std::make_unique<WatchedDirectory>(std::move(*directory), sync_has_failed_);
+    *directory = std::make_unique<WatchedDirectory>(std::move(*directory), write_has_failed_);
   }
   return status;
 }
@@ -150,6 +170,7 @@ void StoreFileSystem::release_deletions() {
   std::vector<std::string> held;
   {
     const std::scoped_lock lock(mutex_);
+    if (write_has_failed_) return;
     holds_deletions_ = false;
     held.swap(held_);
   }

@@ -20,8 +20,9 @@ namespace stepstone {
 // - remembers whether it was the lock that could not be had, which RocksDB reports as any I/O
 // error;
 // - remembers a failed sync, after which nothing more may be trusted to reach the disk: the kernel
-// marks
-//   the pages clean, so that a second try would succeed without having written them;
+//   marks the pages clean, so that a second try would succeed without having written them. A failed
+//   write to the MANIFEST counts too. From then on nothing is deleted: RocksDB takes the edit that
+//   failed for one that was never made, and deletes its files, but the disk may hold it;
 // - refuses to reopen a finished file for writing. RocksDB 7.8 reopens each ingested file only to
 // sync
 //   it again, and takes NotSupported for an answer; SstFileWriter::Finish has synced it already.
@@ -56,14 +57,14 @@ class StoreFileSystem : public rocksdb::FileSystemWrapper {
   bool holds_tables();
 
   bool lock_was_refused() const { return lock_was_refused_; }
-  bool sync_has_failed() const { return sync_has_failed_; }
+  bool write_has_failed() const { return write_has_failed_; }
 
  private:
   std::mutex mutex_;
   bool holds_deletions_ = true;
   std::vector<std::string> held_;
   std::atomic<bool> lock_was_refused_ = false;
-  std::atomic<bool> sync_has_failed_ = false;
+  std::atomic<bool> write_has_failed_ = false;
 };
 
 }  // namespace stepstone

@@ -564,7 +564,7 @@ Result<void> StoreImpl::check_writable() const {
     return fail(ErrorCode::kReadOnly,
                 fmt::format("store {} was opened read-only", directory_.string()));
   }
-  if (has_failed_ || file_system_->sync_has_failed()) {
+  if (has_failed_ || file_system_->write_has_failed()) {
     return fail(ErrorCode::kClosed,
                 fmt::format("store {} refuses writes since one failed in a way that leaves the "
                             "disk's state unknown: close it and open it again",
