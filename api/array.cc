@@ -62,6 +62,19 @@ Result<Array> Array::own(DType dtype, std::vector<std::uint64_t> shape,
   return array;
 }
 
+Result<Array> Array::adopt(DType dtype, std::vector<std::uint64_t> shape,
+                           std::shared_ptr<std::byte[]> bytes) {
+  Array array;
+  array.element_count_ = STEPSTONE_TRY(stepstone::element_count(shape));
+  array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, shape));
+  array.dtype_ = dtype;
+  array.shape_ = std::move(shape);
+  array.data_ = bytes.get();
+  array.owner_ = bytes;
+  array.writable_ = std::move(bytes);
+  return array;
+}
+
 Result<Array> Array::borrow_strided(DType dtype, std::vector<std::uint64_t> shape,
                                     std::vector<std::int64_t> strides_bytes,
                                     const std::byte* data) {

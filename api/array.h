@@ -67,6 +67,12 @@ class Array {
   static Result<Array> own(DType dtype, std::vector<std::uint64_t> shape,
                            std::span<const std::byte> bytes, std::shared_ptr<const void> owner);
 
+  // Takes over memory that holds the array C-contiguously, as own() does; since nobody else refers
+  // to it, mutable_bytes() need not copy. `bytes` must have room for what dtype and shape give.
+  // kLimit.
+  static Result<Array> adopt(DType dtype, std::vector<std::uint64_t> shape,
+                             std::shared_ptr<std::byte[]> bytes);
+
   // Of C++ values. kInvalidArgument: the shape does not have values.size() elements.
   template <typename T>
   static Result<Array> copy_of(std::span<const T> values, std::vector<std::uint64_t> shape) {

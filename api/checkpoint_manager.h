@@ -76,6 +76,7 @@ class CheckpointManager {
   const std::filesystem::path& directory() const;
 
   // Waits for the save in the background and returns its error; then closes the store. Idempotent.
+  // kBusy: a restore is running in another thread; the manager stays open.
   Result<void> close();
 
  private:

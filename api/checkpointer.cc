@@ -11,15 +11,20 @@ namespace {
 // The one step of a store that is a single checkpoint.
 constexpr std::uint64_t kOnlyStep = 0;
 
+// Which of many would be meant?
+Result<void> check_is_single(const std::filesystem::path& path,
+                             const std::vector<std::uint64_t>& steps) {
+  if (steps.empty() || steps == std::vector<std::uint64_t>{kOnlyStep}) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              path.string() + " holds a run of steps: use a CheckpointManager there");
+}
+
 Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree, bool force) {
   // Before anything is created at the path.
   STEPSTONE_TRY_CONTEXT(check_tree(tree), path.string());
   const auto store = STEPSTONE_TRY(Store::open(path, {.create_if_missing = true}));
   const std::vector<std::uint64_t> steps = store->steps();
-  if (!steps.empty() && steps != std::vector<std::uint64_t>{kOnlyStep}) {
-    return fail(ErrorCode::kInvalidArgument,
-                path.string() + " holds a run of steps: use a CheckpointManager there");
-  }
+  STEPSTONE_TRY(check_is_single(path, steps));
   if (!steps.empty() && !force) {
     return fail(ErrorCode::kAlreadyExists,
                 path.string() + " holds a checkpoint already: choose another path, or set force");
@@ -33,11 +38,12 @@ Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree
 
 Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* target) {
   const auto store = STEPSTONE_TRY(Store::open(path, {.read_only = true}));
-  const std::optional<std::uint64_t> step = store->latest_step();
-  if (!step) {
+  const std::vector<std::uint64_t> steps = store->steps();
+  if (steps.empty()) {
     return fail(ErrorCode::kNotFound, path.string() + ": no checkpoint was completed there");
   }
-  const auto reader = STEPSTONE_TRY(store->read_step(*step));
+  STEPSTONE_TRY(check_is_single(path, steps));
+  const auto reader = STEPSTONE_TRY(store->read_step(kOnlyStep));
   return read_tree(*reader, kDefaultItem, target);
 }
 

@@ -27,7 +27,8 @@ class Checkpointer {
     return save(path, args, SaveOptions{});
   }
 
-  // kNotFound: no checkpoint there. kMismatch: it does not fit the target. kCorrupt, kIo.
+  // kNotFound: no checkpoint there. kInvalidArgument: the path holds a run of steps, or something
+  // else. kMismatch: it does not fit the target. kCorrupt, kIo.
   Result<Tree> restore(const std::filesystem::path& path,
                        const args::StandardRestore& args = {}) const;
 };

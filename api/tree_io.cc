@@ -327,8 +327,8 @@ class TreeReader {
     };
     switch (record.kind) {
       case LeafKind::kArray:
-        return Leaf(STEPSTONE_TRY(
-            Array::own(*record.dtype, record.shape, bytes, std::move(buffers_[index]))));
+        return Leaf(
+            STEPSTONE_TRY(Array::adopt(*record.dtype, record.shape, std::move(buffers_[index]))));
       case LeafKind::kNone:
         return Leaf(None{});
       case LeafKind::kBool:

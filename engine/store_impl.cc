@@ -16,6 +16,7 @@
 #include <chrono>
 #include <random>
 #include <set>
+#include <system_error>
 
 #include "engine/parallel.h"
 #include "engine/rocksdb_support.h"
@@ -277,7 +278,11 @@ Result<void> StoreImpl::open_once() {
   if (head_of(store_record_) != *head) STEPSTONE_TRY(head_->write(head_of(store_record_)));
   file_system_->release_deletions();
   STEPSTONE_TRY(sweep());
-  collector_ = std::thread([this] { collect(); });
+  try {
+    collector_ = std::thread([this] { collect(); });
+  } catch (const std::system_error&) {
+    return fail(ErrorCode::kLimit, "no thread is to be had for the collector");
+  }
   return {};
 }
 

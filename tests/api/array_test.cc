@@ -112,6 +112,17 @@ TEST(Array, OwnKeepsTheMemoryAlive) {
   EXPECT_EQ(memory.use_count(), 1);
 }
 
+TEST(Array, AdoptedMemoryIsWrittenInPlaceWhileNobodySharesIt) {
+  std::shared_ptr<std::byte[]> memory(new std::byte[8]);
+  std::byte* const bytes = memory.get();
+  auto array = Array::adopt(DType::kUint8, {8}, std::move(memory));
+  ASSERT_TRUE(is_ok(array));
+  EXPECT_EQ(array->mutable_bytes().data(), bytes);
+  const Array copy = *array;
+  EXPECT_NE(array->mutable_bytes().data(), bytes);
+  EXPECT_EQ(copy.data(), bytes);
+}
+
 TEST(Array, OwnedCopiesOnlyWhatIsBorrowedOrStrided) {
   const std::vector<std::byte> memory = counting_bytes(12);
   const Array borrowed = *Array::borrow(DType::kUint8, {12}, memory);

@@ -119,7 +119,7 @@ TEST_F(CheckpointerTest, WhatIsNoCheckpointIsLeftAlone) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(at("folder")), {}), 1);
 }
 
-TEST_F(CheckpointerTest, RefusesToSaveIntoARunOfSteps) {
+TEST_F(CheckpointerTest, LeavesARunOfStepsToTheManager) {
   {
     const auto manager = CheckpointManager::open(at("run"));
     ASSERT_TRUE(is_ok(manager));
@@ -133,6 +133,8 @@ TEST_F(CheckpointerTest, RefusesToSaveIntoARunOfSteps) {
         fails(checkpointer_.save(at("run"), args::StandardSave(tree_of(1)), {.force = force}),
               ErrorCode::kInvalidArgument, {at("run").string(), "CheckpointManager"}));
   }
+  EXPECT_TRUE(fails(checkpointer_.restore(at("run")), ErrorCode::kInvalidArgument,
+                    {at("run").string(), "CheckpointManager"}));
   const auto manager = CheckpointManager::open(at("run"));
   ASSERT_TRUE(is_ok(manager));
   EXPECT_EQ((*manager)->all_steps(), (std::vector<std::uint64_t>{3, 4}));

@@ -13,7 +13,6 @@
 #include <thread>
 #include <vector>
 
-#include "engine/save_registry.h"
 #include "engine/store.h"
 #include "tests/crash/commit.h"
 #include "tests/crash/settings.h"
@@ -247,16 +246,6 @@ TEST(Processes, ThreadsThatSaveSideBySideAllSucceed) {
   }
   for (const std::string& problem : problems) EXPECT_EQ(problem, "");
   EXPECT_EQ(difference(**store, model), "");
-}
-
-// RocksDB may begin to compact while it opens, before the visible steps are known: a filter that
-// took all steps for dead then would drop every small one.
-TEST(SaveRegistry, TakesNothingForDeadBeforeItIsLoaded) {
-  const auto registry = std::make_shared<SaveRegistry>();
-  const SaveId save{.step = 3, .generation = 7};
-  EXPECT_FALSE(registry->is_dead(save));
-  registry->load({}, 8);
-  EXPECT_TRUE(registry->is_dead(save));
 }
 
 }  // namespace
