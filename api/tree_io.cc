@@ -364,24 +364,6 @@ class TreeReader {
   std::size_t next_leaf_ = 0;
 };
 
-std::string_view kind_name(NodeKind kind) {
-  switch (kind) {
-    case NodeKind::kLeaf:
-      return "leaf";
-    case NodeKind::kDict:
-      return "dict";
-    case NodeKind::kList:
-      return "list";
-    case NodeKind::kTuple:
-      return "tuple";
-    case NodeKind::kNamedTuple:
-      return "named tuple";
-    case NodeKind::kCustom:
-      return "custom node";
-  }
-  return "unknown node";
-}
-
 // A scalar or array leaf as an array; nullopt for anything else.
 std::optional<Array> as_array(const Leaf& leaf) {
   const auto scalar = [](DType dtype, const std::string& bytes) {
@@ -492,8 +474,8 @@ class Fitter {
 
   Tree fit_node(Tree stored, const Tree& target) {
     if (stored.kind() != target.kind()) {
-      differ(fmt::format("the checkpoint has a {}, the target a {}", kind_name(stored.kind()),
-                         kind_name(target.kind())));
+      differ(fmt::format("the checkpoint has a {}, the target a {}", to_string(stored.kind()),
+                         to_string(target.kind())));
       return {};
     }
     if (target.is_leaf()) {

@@ -9,13 +9,6 @@ namespace {
 
 constexpr const char* kWhat = "HEAD";
 
-Result<void> sync_directory(rocksdb::FileSystem& file_system, const std::string& path) {
-  std::unique_ptr<rocksdb::FSDirectory> directory;
-  STEPSTONE_TRY(
-      to_result(file_system.NewDirectory(path, rocksdb::IOOptions(), &directory, nullptr), kWhat));
-  return to_result(directory->Fsync(rocksdb::IOOptions(), nullptr), kWhat);
-}
-
 }  // namespace
 
 Result<Head> HeadFile::read(rocksdb::FileSystem& file_system, const std::string& path) {

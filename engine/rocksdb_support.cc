@@ -81,6 +81,14 @@ Result<void> to_result(const rocksdb::Status& status, std::string_view what) {
 
 std::shared_ptr<rocksdb::Logger> silent_logger() { return std::make_shared<SilentLogger>(); }
 
+Result<void> sync_directory(rocksdb::FileSystem& file_system, const std::string& path) {
+  std::unique_ptr<rocksdb::FSDirectory> directory;
+  const rocksdb::IOOptions options;
+  const std::string what = "directory " + path;
+  STEPSTONE_TRY(to_result(file_system.NewDirectory(path, options, &directory, nullptr), what));
+  return to_result(directory->Fsync(options, nullptr), what);
+}
+
 rocksdb::DBOptions database_options(rocksdb::Env* env, bool create) {
   rocksdb::DBOptions options;
   options.env = env;

@@ -4,10 +4,12 @@
 #include <rocksdb/compaction_filter.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_writer.h>
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "format/error.h"
@@ -25,6 +27,9 @@ Result<void> to_result(const rocksdb::Status& status, std::string_view what);
 
 // Writes nothing.
 std::shared_ptr<rocksdb::Logger> silent_logger();
+// Makes the names in a directory durable.
+Result<void> sync_directory(rocksdb::FileSystem& file_system, const std::string& path);
+
 rocksdb::DBOptions database_options(rocksdb::Env* env, bool create);
 rocksdb::ColumnFamilyOptions steps_options();
 rocksdb::ColumnFamilyOptions small_options(

@@ -138,14 +138,6 @@ bool file_exists(rocksdb::FileSystem& file_system, const std::filesystem::path& 
   return file_system.FileExists(path.string(), rocksdb::IOOptions(), nullptr).ok();
 }
 
-Result<void> sync_directory(rocksdb::FileSystem& file_system, const std::filesystem::path& path) {
-  std::unique_ptr<rocksdb::FSDirectory> directory;
-  const std::string what = "directory " + path.string();
-  STEPSTONE_TRY(to_result(
-      file_system.NewDirectory(path.string(), rocksdb::IOOptions(), &directory, nullptr), what));
-  return to_result(directory->Fsync(rocksdb::IOOptions(), nullptr), what);
-}
-
 // Creates the directory and its parents, durably: each new one is synced into the one above.
 Result<void> create_directories(rocksdb::FileSystem& file_system,
                                 const std::filesystem::path& path) {
@@ -155,7 +147,7 @@ Result<void> create_directories(rocksdb::FileSystem& file_system,
   STEPSTONE_TRY(
       to_result(file_system.CreateDirIfMissing(path.string(), rocksdb::IOOptions(), nullptr),
                 "directory " + path.string()));
-  return sync_directory(file_system, parent.empty() ? "." : parent);
+  return sync_directory(file_system, parent.empty() ? "." : parent.string());
 }
 
 }  // namespace

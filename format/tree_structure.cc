@@ -130,6 +130,24 @@ class Walk {
 
 }  // namespace
 
+std::string_view to_string(NodeKind kind) {
+  switch (kind) {
+    case NodeKind::kLeaf:
+      return "leaf";
+    case NodeKind::kDict:
+      return "dict";
+    case NodeKind::kList:
+      return "list";
+    case NodeKind::kTuple:
+      return "tuple";
+    case NodeKind::kNamedTuple:
+      return "named_tuple";
+    case NodeKind::kCustom:
+      return "custom";
+  }
+  return "unknown";
+}
+
 Result<void> visit(const TreeStructure& structure, const TreeVisitor& visitor) {
   return Walk(structure, visitor).run();
 }

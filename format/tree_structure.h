@@ -24,6 +24,8 @@ enum class NodeKind : std::uint8_t {
       6,  // A dataclass or another registered node: attributes, keys or positions; a type name.
 };
 
+std::string_view to_string(NodeKind kind);
+
 // Preorder, as parallel vectors.
 struct TreeStructure {
   std::vector<NodeKind> kinds;

@@ -11,24 +11,6 @@
 namespace stepstone::tool {
 namespace {
 
-std::string_view to_string(NodeKind kind) {
-  switch (kind) {
-    case NodeKind::kLeaf:
-      return "leaf";
-    case NodeKind::kDict:
-      return "dict";
-    case NodeKind::kList:
-      return "list";
-    case NodeKind::kTuple:
-      return "tuple";
-    case NodeKind::kNamedTuple:
-      return "named_tuple";
-    case NodeKind::kCustom:
-      return "custom";
-  }
-  return "unknown";
-}
-
 // A leaf record, or why there is none.
 using LeafDescription = Result<LeafRecord>;
 
