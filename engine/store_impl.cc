@@ -313,9 +313,10 @@ Result<void> StoreImpl::check_directory() {
   std::vector<std::string> children;
   STEPSTONE_TRY(to_result(file_system_->GetChildren(directory_.string(), io, &children, nullptr),
                           "directory"));
-  // Somebody else may just have created it.
   if (std::find(children.begin(), children.end(), "HEAD") != children.end()) {
-    return check_directory();
+    // Somebody else may just have created it.
+    if (file_exists(*file_system_, directory_ / "HEAD")) return check_directory();
+    return fail(ErrorCode::kInvalidArgument, "its HEAD is a link that leads nowhere");
   }
   for (const std::string& child : children) {
     if (child == "." || child == ".." || child == "lost+found" || child == "HEAD.tmp" ||

@@ -313,6 +313,12 @@ TEST_F(StoreTest, ADatabaseWithoutHeadIsNotTakenForAStore) {
   EXPECT_THAT(error.message, HasSubstr("HEAD"));
 }
 
+TEST_F(StoreTest, AHeadThatLeadsNowhereIsRefused) {
+  std::filesystem::create_directory(path());
+  std::filesystem::create_symlink("nowhere", path() / "HEAD");
+  EXPECT_EQ(open_error({.create_if_missing = true}).code, ErrorCode::kInvalidArgument);
+}
+
 TEST_F(StoreTest, HeadWithoutItsDatabaseIsALoss) {
   ASSERT_TRUE(save_arrays(*open(), 1, 1, kLarge));
   std::filesystem::remove(path() / "CURRENT");
