@@ -137,7 +137,7 @@ class IoErrorCase {
         after = before;
         operation_count = disk->operation_count();
       } else if (recorder.last_error().code != ErrorCode::kClosed) {
-        return where + ", then: " + recorder.last_error().message;
+        return fmt::format("{}, then: {}", where, recorder.last_error().message);
       }
     }
     if (recorder.has_store()) recorder.close();

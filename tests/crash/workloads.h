@@ -71,6 +71,7 @@ struct Workload {
   std::function<std::string(Recorder&)> run;
 };
 
+// The name is GoogleTest's. NOLINTNEXTLINE(readability-identifier-naming)
 inline void PrintTo(const Workload& workload, std::ostream* stream) { *stream << workload.name; }
 
 std::vector<Workload> workloads();

@@ -310,7 +310,7 @@ std::shared_ptr<SimulatedDisk> SimulatedDisk::after_power_loss(std::size_t opera
     for (const std::size_t i : writes) changes.push_back(&changes_[i]);
     std::string& content = content_of(disk->nodes_, node);
     content = unsynced == Unsynced::kOrdered ? cut_short(std::move(content), changes, random)
-                                             : written_back(std::move(content), changes, random);
+                                             : written_back(content, changes, random);
   }
   disk->base_ = disk->nodes_;
   disk->next_node_ = next_node_;

@@ -42,6 +42,7 @@ struct Attack {
   ErrorCode code;
   std::string words;  // The message must have them: mostly the tensor's name.
 };
+// The name is GoogleTest's. NOLINTNEXTLINE(readability-identifier-naming)
 void PrintTo(const Attack& attack, std::ostream* stream) { *stream << attack.name; }
 
 class SafetensorsAttack : public testing::TestWithParam<Attack> {};
