@@ -16,7 +16,30 @@ namespace {
 std::atomic<std::uint64_t> allocated{0};
 }  // namespace
 
-// Counts what a decoder asks for: a few hostile bytes must not claim gigabytes.
+// Counts what a decoder asks for: a few hostile bytes must not claim gigabytes. A sanitizer's
+// runtime owns operator new and tells a hook of each allocation instead.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STEPSTONE_COUNT_BY_HOOK 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define STEPSTONE_COUNT_BY_HOOK 1
+#endif
+#endif
+
+#ifdef STEPSTONE_COUNT_BY_HOOK
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*,
+                                                                             std::size_t),
+                                                         void (*free_hook)(const volatile void*));
+
+namespace {
+void count_allocation(const volatile void* /*memory*/, std::size_t size) {
+  allocated.fetch_add(size, std::memory_order_relaxed);
+}
+void ignore_free(const volatile void* /*memory*/) {}
+const bool hooks_are_installed =
+    __sanitizer_install_malloc_and_free_hooks(count_allocation, ignore_free) > 0;
+}  // namespace
+#else
 void* operator new(std::size_t size) {
   allocated.fetch_add(size, std::memory_order_relaxed);
   void* const memory = std::malloc(size == 0 ? 1 : size);
@@ -25,10 +48,16 @@ void* operator new(std::size_t size) {
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t /*size*/) noexcept { std::free(memory); }
+#endif
 
 namespace stepstone::test {
 
-std::uint64_t allocated_bytes() { return allocated.load(std::memory_order_relaxed); }
+std::uint64_t allocated_bytes() {
+#ifdef STEPSTONE_COUNT_BY_HOOK
+  STEPSTONE_ASSERT(hooks_are_installed);
+#endif
+  return allocated.load(std::memory_order_relaxed);
+}
 
 std::string to_hex(std::string_view bytes) {
   constexpr char kDigits[] = "0123456789abcdef";
