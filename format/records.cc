@@ -155,6 +155,36 @@ class VerifiedRecord {
   const Table* table_ = nullptr;
 };
 
+// What says where the chunks of a leaf are.
+Result<void> check_places(const LeafRecord& record) {
+  if (record.sources.size() > limits::kSourcesPerLeafMax) {
+    return corrupt("leaf record: too many sources");
+  }
+  for (const ChunkSource& source : record.sources) {
+    STEPSTONE_TRY(check_name(source.item, "item"));
+    STEPSTONE_TRY(decode_path(source.encoded_path));
+  }
+  if (!record.stored_sizes.empty() && record.stored_sizes.size() != record.chunk_count()) {
+    return corrupt("leaf record: wrong number of stored sizes");
+  }
+  for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+    const std::size_t stored = record.stored_size_at(chunk);
+    const std::size_t size = record.chunk_size_at(chunk);
+    if (record.codec_at(chunk) == Codec::kRaw ? stored != size : stored > size) {
+      return corrupt("leaf record: impossible stored sizes");
+    }
+  }
+  std::uint64_t first_free = 0;
+  for (const ChunkExtent& extent : record.extents) {
+    if (extent.first_chunk < first_free || extent.first_chunk >= record.chunk_count() ||
+        extent.segment >= limits::kSegmentsPerStepMax) {
+      return corrupt("leaf record: impossible extents");
+    }
+    first_free = std::uint64_t{extent.first_chunk} + 1;
+  }
+  return {};
+}
+
 // What must hold for a leaf record, whether it is about to be written or was just read.
 Result<void> check_leaf(const LeafRecord& record) {
   if (record.dtype.has_value() != (record.kind == LeafKind::kArray)) {
@@ -194,9 +224,11 @@ Result<void> check_leaf(const LeafRecord& record) {
                     std::to_string(limits::kChunksPerLeafMax) + "; choose a larger chunk size");
   }
   if (record.hashes.size() != chunk_count) return corrupt("leaf record: wrong number of hashes");
-  if (record.inline_bytes && (record.inline_bytes->size() != record.size_bytes || chunk_count > 1 ||
-                              record.size_bytes > limits::kInlineSizeBytesMax ||
-                              !record.codecs.empty() || !record.origins.empty())) {
+  if (record.inline_bytes &&
+      (record.inline_bytes->size() != record.size_bytes || chunk_count > 1 ||
+       record.size_bytes > limits::kInlineSizeBytesMax || !record.codecs.empty() ||
+       !record.origins.empty() || !record.sources.empty() || !record.stored_sizes.empty() ||
+       !record.extents.empty())) {
     return corrupt("leaf record: impossible inline bytes");
   }
   if (!record.codecs.empty() && record.codecs.size() != chunk_count) {
@@ -209,12 +241,12 @@ Result<void> check_leaf(const LeafRecord& record) {
   for (const ChunkOrigin& origin : record.origins) {
     if (origin.chunk_count == 0 || origin.first_chunk < first_free ||
         std::uint64_t{origin.first_chunk} + origin.chunk_count > chunk_count ||
-        origin.save.step > limits::kStepMax) {
+        origin.save.step > limits::kStepMax || origin.source > record.sources.size()) {
       return corrupt("leaf record: impossible origins");
     }
     first_free = std::uint64_t{origin.first_chunk} + origin.chunk_count;
   }
-  return {};
+  return check_places(record);
 }
 
 Result<void> check_store(const StoreRecord& record) {
@@ -247,6 +279,19 @@ Result<void> check_step(const StepRecord& record, std::string_view key) {
     STEPSTONE_TRY(check_name(record.items[i].handler, "handler"));
     if (i != 0 && record.items[i - 1].name >= record.items[i].name) {
       return corrupt("step record: items out of order");
+    }
+  }
+  if (record.origin_saves.size() > limits::kOriginSavesPerStepMax) {
+    return fail(ErrorCode::kLimit, "step that refers to " +
+                                       std::to_string(record.origin_saves.size()) +
+                                       " other saves is over the limit of " +
+                                       std::to_string(limits::kOriginSavesPerStepMax));
+  }
+  for (std::size_t i = 0; i < record.origin_saves.size(); ++i) {
+    const SaveId& origin = record.origin_saves[i];
+    if (origin.step > limits::kStepMax || origin == record.save ||
+        (i != 0 && record.origin_saves[i - 1] >= origin)) {
+      return corrupt("step record: impossible origin saves");
     }
   }
   STEPSTONE_TRY(check_metadata_size(record.metrics, "metrics"));
@@ -309,6 +354,23 @@ std::size_t LeafRecord::chunk_size_at(std::uint32_t chunk) const {
   STEPSTONE_ASSERT(chunk < chunk_count());
   const std::uint64_t offset = std::uint64_t{chunk} * chunk_size_bytes;
   return static_cast<std::size_t>(std::min<std::uint64_t>(chunk_size_bytes, size_bytes - offset));
+}
+
+std::size_t LeafRecord::stored_size_at(std::uint32_t chunk) const {
+  return stored_sizes.empty() ? chunk_size_at(chunk) : stored_sizes[chunk];
+}
+
+Codec LeafRecord::codec_at(std::uint32_t chunk) const {
+  return codecs.empty() ? Codec::kRaw : codecs[chunk];
+}
+
+const ChunkOrigin* LeafRecord::origin_of(std::uint32_t chunk) const {
+  const auto next =
+      std::upper_bound(origins.begin(), origins.end(), chunk,
+                       [](std::uint32_t c, const ChunkOrigin& o) { return c < o.first_chunk; });
+  if (next == origins.begin()) return nullptr;
+  const ChunkOrigin& origin = *std::prev(next);
+  return chunk - origin.first_chunk < origin.chunk_count ? &origin : nullptr;
 }
 
 Result<void> check(const LeafRecord& record) {
@@ -376,6 +438,12 @@ Result<std::string> encode(const StepRecord& record, std::string_view key) {
                           to_schema(segment.tail_hash));
   }
   const auto segment_vector = builder.CreateVectorOfStructs(segments);
+  flatbuffers::Offset<flatbuffers::Vector<const schema::SaveRef*>> origin_saves;
+  if (!record.origin_saves.empty()) {
+    std::vector<schema::SaveRef> saves;
+    for (const SaveId& save : record.origin_saves) saves.emplace_back(save.step, save.generation);
+    origin_saves = builder.CreateVectorOfStructs(saves);
+  }
   const auto metrics = create_text(builder, record.metrics);
   const auto custom_metadata = create_text(builder, record.custom_metadata);
   const schema::Hash previous_hash = to_schema(record.previous_hash);
@@ -393,6 +461,7 @@ Result<std::string> encode(const StepRecord& record, std::string_view key) {
   table.add_items(item_vector);
   table.add_metrics(metrics);
   table.add_custom_metadata(custom_metadata);
+  table.add_origin_saves(origin_saves);
   schema::FinishStepRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -411,7 +480,14 @@ Result<StepRecord> decode_step_record(std::string_view bytes, std::string_view k
     return fail(ErrorCode::kUnsupported, "step record: unknown placement");
   }
   record.placement = static_cast<Placement>(table->placement());
-  if (is_misaligned(table->segments())) return corrupt("step record is no valid flatbuffer");
+  if (is_misaligned(table->segments()) || is_misaligned(table->origin_saves())) {
+    return corrupt("step record is no valid flatbuffer");
+  }
+  if (table->origin_saves() != nullptr) {
+    for (const schema::SaveRef* save : *table->origin_saves()) {
+      record.origin_saves.push_back({save->step(), save->generation()});
+    }
+  }
   if (table->segments() != nullptr) {
     for (const schema::Segment* segment : *table->segments()) {
       record.segments.push_back(
@@ -514,9 +590,29 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
     std::vector<schema::Origin> runs;
     for (const ChunkOrigin& origin : record.origins) {
       runs.emplace_back(origin.save.step, origin.save.generation, origin.first_chunk,
-                        origin.chunk_count);
+                        origin.chunk_count, origin.source);
     }
     origins = builder.CreateVectorOfStructs(runs);
+  }
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::Source>>> sources;
+  if (!record.sources.empty()) {
+    std::vector<flatbuffers::Offset<schema::Source>> offsets;
+    for (const ChunkSource& source : record.sources) {
+      const auto item = create_bytes(builder, source.item);
+      const auto path = create_bytes(builder, source.encoded_path);
+      offsets.push_back(schema::CreateSource(builder, item, path));
+    }
+    sources = builder.CreateVector(offsets);
+  }
+  flatbuffers::Offset<flatbuffers::Vector<std::uint32_t>> stored_sizes;
+  if (!record.stored_sizes.empty()) stored_sizes = builder.CreateVector(record.stored_sizes);
+  flatbuffers::Offset<flatbuffers::Vector<const schema::Extent*>> extents;
+  if (!record.extents.empty()) {
+    std::vector<schema::Extent> runs;
+    for (const ChunkExtent& extent : record.extents) {
+      runs.emplace_back(extent.offset_bytes, extent.segment, extent.first_chunk);
+    }
+    extents = builder.CreateVectorOfStructs(runs);
   }
   schema::LeafRecordBuilder table(builder);
   table.add_header(header);
@@ -529,6 +625,9 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
   table.add_inline_bytes(inline_bytes);
   table.add_codecs(codecs);
   table.add_origins(origins);
+  table.add_sources(sources);
+  table.add_stored_sizes(stored_sizes);
+  table.add_extents(extents);
   schema::FinishLeafRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -537,7 +636,7 @@ Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view k
   const auto table = STEPSTONE_TRY(
       VerifiedRecord<schema::LeafRecord>::open(bytes, key, schema::LeafRecordIdentifier()));
   if (is_misaligned(table->shape()) || is_misaligned(table->hashes()) ||
-      is_misaligned(table->origins())) {
+      is_misaligned(table->origins()) || is_misaligned(table->extents())) {
     return corrupt("leaf record is no valid flatbuffer");
   }
   LeafRecord record;
@@ -568,8 +667,31 @@ Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view k
   }
   if (table->origins() != nullptr) {
     for (const schema::Origin* origin : *table->origins()) {
-      record.origins.push_back(
-          {origin->first_chunk(), origin->chunk_count(), {origin->step(), origin->generation()}});
+      record.origins.push_back({origin->first_chunk(),
+                                origin->chunk_count(),
+                                {origin->step(), origin->generation()},
+                                origin->source()});
+    }
+  }
+  if (table->sources() != nullptr) {
+    if (table->sources()->size() > limits::kSourcesPerLeafMax) {
+      return corrupt("leaf record: too many sources");
+    }
+    // Many offsets may lead to one path; copies of it must not outgrow the record.
+    std::size_t sources_size_bytes = 0;
+    for (const schema::Source* source : *table->sources()) {
+      sources_size_bytes += source->item()->size() + source->path()->size();
+      if (sources_size_bytes > bytes.size()) return corrupt("leaf record: sources overlap");
+      record.sources.push_back(
+          {std::string(view(source->item())), std::string(view(source->path()))});
+    }
+  }
+  if (table->stored_sizes() != nullptr) {
+    record.stored_sizes.assign(table->stored_sizes()->begin(), table->stored_sizes()->end());
+  }
+  if (table->extents() != nullptr) {
+    for (const schema::Extent* extent : *table->extents()) {
+      record.extents.push_back({extent->first_chunk(), extent->segment(), extent->offset()});
     }
   }
   STEPSTONE_TRY(check_leaf(record).map_error(as_damage_error));

@@ -70,9 +70,10 @@ struct StepRecord {
   std::uint64_t size_bytes = 0;
   Placement placement = Placement::kSegments;
   std::vector<SegmentInfo> segments;
-  std::vector<ItemSummary> items;  // Sorted by name, names distinct.
-  std::string metrics;             // JSON text, or empty.
-  std::string custom_metadata;     // JSON text, or empty.
+  std::vector<ItemSummary> items;    // Sorted by name, names distinct.
+  std::string metrics;               // JSON text, or empty.
+  std::string custom_metadata;       // JSON text, or empty.
+  std::vector<SaveId> origin_saves;  // Other saves that hold chunks of this step, ascending.
 
   bool operator==(const StepRecord&) const = default;
 };
@@ -89,12 +90,31 @@ struct ItemRecord {
 
 enum class Codec : std::uint8_t { kRaw = 0 };
 
+// A run of chunks that stand elsewhere, each under its own number.
 struct ChunkOrigin {
   std::uint32_t first_chunk = 0;
   std::uint32_t chunk_count = 0;
   SaveId save;
+  std::uint32_t source = 0;  // 0: the leaf's own item and path; n: those of sources[n - 1].
 
   bool operator==(const ChunkOrigin&) const = default;
+};
+
+struct ChunkSource {
+  std::string item;
+  std::string encoded_path;
+
+  bool operator==(const ChunkSource&) const = default;
+};
+
+// Where the chunks from `first_chunk` up to the next extent's stand back to back in a file. A hint
+// that saves the look-up by key; what is read with its help is to be checked like anything else.
+struct ChunkExtent {
+  std::uint32_t first_chunk = 0;
+  std::uint32_t segment = 0;  // Among the segments of the save that holds the chunks.
+  std::uint64_t offset_bytes = 0;
+
+  bool operator==(const ChunkExtent&) const = default;
 };
 
 struct LeafRecord {
@@ -107,12 +127,20 @@ struct LeafRecord {
   std::optional<std::vector<std::byte>> inline_bytes;
   std::vector<Codec> codecs;
   std::vector<ChunkOrigin> origins;
+  std::vector<ChunkSource> sources;
+  std::vector<std::uint32_t> stored_sizes;  // One per chunk, in bytes; empty: those of the chunks.
+  std::vector<ChunkExtent> extents;
 
   bool operator==(const LeafRecord&) const = default;
 
   std::uint32_t chunk_count() const { return static_cast<std::uint32_t>(hashes.size()); }
   // Size of chunk `chunk`, which must be below chunk_count().
   std::size_t chunk_size_at(std::uint32_t chunk) const;
+  // Of its value in the database.
+  std::size_t stored_size_at(std::uint32_t chunk) const;
+  Codec codec_at(std::uint32_t chunk) const;
+  // The one that covers `chunk`, or null: it is in the leaf's own place.
+  const ChunkOrigin* origin_of(std::uint32_t chunk) const;
 };
 
 // `key` is the database key that the record will stand under.

@@ -44,6 +44,10 @@ std::vector<Golden> records() {
        encode(test::sample_inline_leaf_record(), test::sample_leaf_key()).value()},
       {"leaf_record_chunked.hex",
        encode(test::sample_chunked_leaf_record(), test::sample_leaf_key()).value()},
+      {"leaf_record_shared.hex",
+       encode(test::sample_shared_leaf_record(), test::sample_leaf_key()).value()},
+      {"step_record_shared.hex",
+       encode(test::sample_shared_step_record(), step_record_key(step.save.step)).value()},
   };
 }
 
@@ -91,6 +95,10 @@ TEST(Golden, RecordsAreReadAsTheyWere) {
             test::sample_inline_leaf_record());
   EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_chunked.hex"), test::sample_leaf_key()),
             test::sample_chunked_leaf_record());
+  EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_shared.hex"), test::sample_leaf_key()),
+            test::sample_shared_leaf_record());
+  EXPECT_EQ(decode_step_record(golden_bytes("step_record_shared.hex"), step_record_key(1000)),
+            test::sample_shared_step_record());
 }
 
 TEST(Golden, KeysAndHeadAreReadAsTheyWere) {

@@ -48,16 +48,35 @@ struct LeafFields {
   std::vector<schema::Hash> hashes = {{1, 2}, {3, 4}, {5, 6}};
   std::optional<std::vector<std::uint8_t>> inline_bytes;
   std::vector<std::uint8_t> codecs;
-  std::vector<schema::Origin> origins = {{900, 5, 0, 1}, {800, 4, 2, 1}};
+  std::vector<schema::Origin> origins = {{900, 5, 0, 1, 0}, {800, 4, 2, 1, 1}};
+  std::vector<std::pair<std::string, std::string>> sources = {
+      {"ema", std::string("\x03w\0\x01\0", 5)}};
+  std::vector<std::uint32_t> stored_sizes = {4096, 4096, 4096};
+  std::vector<schema::Extent> extents = {{0, 1, 0}, {4096, 0, 2}};
+
+  void clear_places() {
+    origins.clear();
+    sources.clear();
+    stored_sizes.clear();
+    extents.clear();
+  }
 
   std::string build() const {
     FlatBufferBuilder builder;
     const auto header_offset = header.build(builder);
-    builder.Finish(schema::CreateLeafRecordDirect(
-                       builder, header_offset, kind, dtype, &shape, size_bytes, chunk_size_bytes,
-                       &hashes, inline_bytes ? &*inline_bytes : nullptr,
-                       codecs.empty() ? nullptr : &codecs, origins.empty() ? nullptr : &origins),
-                   schema::LeafRecordIdentifier());
+    std::vector<Offset<schema::Source>> source_offsets;
+    for (const auto& [item, path] : sources) {
+      const std::vector<std::uint8_t> item_bytes(item.begin(), item.end());
+      const std::vector<std::uint8_t> path_bytes(path.begin(), path.end());
+      source_offsets.push_back(schema::CreateSourceDirect(builder, &item_bytes, &path_bytes));
+    }
+    builder.Finish(
+        schema::CreateLeafRecordDirect(
+            builder, header_offset, kind, dtype, &shape, size_bytes, chunk_size_bytes, &hashes,
+            inline_bytes ? &*inline_bytes : nullptr, codecs.empty() ? nullptr : &codecs,
+            origins.empty() ? nullptr : &origins, sources.empty() ? nullptr : &source_offsets,
+            stored_sizes.empty() ? nullptr : &stored_sizes, extents.empty() ? nullptr : &extents),
+        schema::LeafRecordIdentifier());
     return sealed(builder);
   }
   auto decode() const { return decode_leaf_record(build(), header.key); }
@@ -73,6 +92,7 @@ struct StepFields {
   std::uint8_t placement = 0;
   std::vector<schema::Segment> segments = {{1000, 900, {1, 2}}};
   std::vector<Item> items = {{"a"}, {"b"}};
+  std::vector<schema::SaveRef> origin_saves = {{800, 4}, {900, 5}};
 
   std::string build() const {
     FlatBufferBuilder builder;
@@ -85,7 +105,8 @@ struct StepFields {
     const schema::Hash previous_hash;
     builder.Finish(schema::CreateStepRecordDirect(
                        builder, header_offset, step, kSave.generation, 1, &previous_hash, 0, 0, 0,
-                       static_cast<schema::Placement>(placement), &segments, &summaries),
+                       static_cast<schema::Placement>(placement), &segments, &summaries,
+                       /*metrics=*/nullptr, /*custom_metadata=*/nullptr, &origin_saves),
                    schema::StepRecordIdentifier());
     return sealed(builder);
   }
@@ -233,7 +254,7 @@ TEST(HostileLeafRecord, IsRefused) {
          f.shape = {u64(63), u64(63), 0};
          f.size_bytes = 0;
          f.hashes.clear();
-         f.origins.clear();
+         f.clear_places();
        }},
       {"rank 33", [](auto& f) { f.shape.resize(33, 1); }},
       {"rank 100000", [](auto& f) { f.shape.resize(100000, 1); }},
@@ -249,7 +270,7 @@ TEST(HostileLeafRecord, IsRefused) {
        [](auto& f) {
          f.chunk_size_bytes = limits::kChunkSizeBytesMax + 1;
          f.hashes.resize(1);
-         f.origins.clear();
+         f.clear_places();
        }},
       {"more chunks than there may be",
        [&](auto& f) {
@@ -258,7 +279,7 @@ TEST(HostileLeafRecord, IsRefused) {
        }},
       {"inline bytes and several chunks",
        [](auto& f) {
-         f.origins.clear();
+         f.clear_places();
          f.inline_bytes.emplace(12288);
        }},
       {"a codec too few",
@@ -271,35 +292,59 @@ TEST(HostileLeafRecord, IsRefused) {
        }},
       {"overlapping origins",
        [](auto& f) {
-         f.origins = {{9, 5, 0, 2}, {8, 4, 1, 1}};
+         f.origins = {{9, 5, 0, 2, 0}, {8, 4, 1, 1, 0}};
        }},
       {"the same origin twice",
        [](auto& f) {
-         f.origins = {{9, 5, 1, 1}, {9, 5, 1, 1}};
+         f.origins = {{9, 5, 1, 1, 0}, {9, 5, 1, 1, 0}};
        }},
       {"origins out of order",
        [](auto& f) {
-         f.origins = {{9, 5, 2, 1}, {8, 4, 0, 1}};
+         f.origins = {{9, 5, 2, 1, 0}, {8, 4, 0, 1, 0}};
        }},
       {"an empty origin",
        [](auto& f) {
-         f.origins = {{9, 5, 1, 0}};
+         f.origins = {{9, 5, 1, 0, 0}};
        }},
       {"an origin beyond the leaf",
        [](auto& f) {
-         f.origins = {{9, 5, 2, 2}};
+         f.origins = {{9, 5, 2, 2, 0}};
        }},
       {"an origin whose end overflows",
        [](auto& f) {
-         f.origins = {{9, 5, 2, 0xFFFFFFFF}};
+         f.origins = {{9, 5, 2, 0xFFFFFFFF, 0}};
        }},
       {"an origin that begins beyond",
        [](auto& f) {
-         f.origins = {{9, 5, 0xFFFFFFFF, 1}};
+         f.origins = {{9, 5, 0xFFFFFFFF, 1, 0}};
        }},
       {"an origin in an impossible step",
        [&](auto& f) {
-         f.origins = {{u64(63), 5, 0, 1}};
+         f.origins = {{u64(63), 5, 0, 1, 0}};
+       }},
+      {"an origin beyond the sources",
+       [](auto& f) {
+         f.origins = {{9, 5, 0, 1, 2}};
+       }},
+      {"more sources than there may be",
+       [](auto& f) { f.sources.resize(limits::kSourcesPerLeafMax + 1, f.sources[0]); }},
+      {"a source with an item's name over the limit",
+       [](auto& f) { f.sources[0].first.assign(limits::kNameSizeBytesMax + 1, 'x'); }},
+      {"a source whose path does not end", [](auto& f) { f.sources[0].second.pop_back(); }},
+      {"a source without a path", [](auto& f) { f.sources[0].second.clear(); }},
+      {"a stored size too few", [](auto& f) { f.stored_sizes.pop_back(); }},
+      {"a stored size too many", [](auto& f) { f.stored_sizes.push_back(4096); }},
+      {"a raw chunk that is stored smaller", [](auto& f) { f.stored_sizes[1] = 4095; }},
+      {"a raw chunk that is stored larger", [](auto& f) { f.stored_sizes[1] = 4097; }},
+      {"an extent beyond the leaf",
+       [](auto& f) {
+         f.extents = {{0, 0, 3}};
+       }},
+      {"extents out of order", [](auto& f) { std::swap(f.extents[0], f.extents[1]); }},
+      {"the same extent twice", [](auto& f) { f.extents[1] = f.extents[0]; }},
+      {"an extent in an impossible segment",
+       [](auto& f) {
+         f.extents = {{0, limits::kSegmentsPerStepMax, 0}};
        }},
   });
 }
@@ -309,7 +354,7 @@ TEST(HostileLeafRecord, WithInlineBytesIsRefused) {
     f.shape = {3};
     f.size_bytes = 12;
     f.hashes.resize(1);
-    f.origins.clear();
+    f.clear_places();
     f.inline_bytes.emplace(12);
   };
   LeafFields honest;
@@ -322,7 +367,13 @@ TEST(HostileLeafRecord, WithInlineBytesIsRefused) {
       {"codecs", [&](auto& f) { small(f), f.codecs = {0}; }},
       {"origins",
        [&](auto& f) {
-         small(f), f.origins = {{9, 5, 0, 1}};
+         small(f), f.origins = {{9, 5, 0, 1, 0}};
+       }},
+      {"sources", [&](auto& f) { small(f), f.sources = LeafFields().sources; }},
+      {"stored sizes", [&](auto& f) { small(f), f.stored_sizes = {12}; }},
+      {"extents",
+       [&](auto& f) {
+         small(f), f.extents = {{0, 0, 0}};
        }},
       {"more than may be inline",
        [&](auto& f) {
@@ -353,7 +404,7 @@ TEST(HostileLeafRecord, OfAScalarOfAnotherSizeIsRefused) {
       fields.shape.clear();
       fields.size_bytes = size_bytes;
       fields.hashes.resize(size_bytes == 0 ? 0 : 1);
-      fields.origins.clear();
+      fields.clear_places();
       EXPECT_EQ(fields.decode().has_value(), size_bytes == scalar.size_bytes) << size_bytes;
     }
   }
@@ -395,6 +446,24 @@ TEST(HostileStepRecord, IsRefused) {
        ErrorCode::kUnsupported},
       {"a small step with segments", [](auto& f) { f.placement = 1; }},
       {"more segments than there may be", [](auto& f) { f.segments.resize(4097); }},
+      {"origin saves out of order",
+       [](auto& f) { std::swap(f.origin_saves[0], f.origin_saves[1]); }},
+      {"an origin save twice", [](auto& f) { f.origin_saves[1] = f.origin_saves[0]; }},
+      {"its own save as an origin",
+       [](auto& f) {
+         f.origin_saves = {{kSave.step, kSave.generation}};
+       }},
+      {"an origin save of an impossible step",
+       [](auto& f) {
+         f.origin_saves = {{std::uint64_t{1} << 63, 1}};
+       }},
+      {"more origin saves than there may be",
+       [](auto& f) {
+         f.origin_saves.clear();
+         for (std::uint32_t i = 0; i <= limits::kOriginSavesPerStepMax; ++i) {
+           f.origin_saves.emplace_back(1, i);
+         }
+       }},
       {"a segment of more data than bytes",
        [](auto& f) {
          f.segments = {{100, 101, {1, 2}}};

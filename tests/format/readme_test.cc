@@ -113,6 +113,8 @@ TEST(Specification, ListsEveryLimitWithItsValue) {
       {"kInlineSizeBytesMax", number(limits::kInlineSizeBytesMax)},
       {"kMetadataSizeBytesMax", number(limits::kMetadataSizeBytesMax)},
       {"kSegmentsPerStepMax", number(limits::kSegmentsPerStepMax)},
+      {"kSourcesPerLeafMax", number(limits::kSourcesPerLeafMax)},
+      {"kOriginSavesPerStepMax", number(limits::kOriginSavesPerStepMax)},
   };
   for (const auto& [name, value] : rows) {
     const std::string row = std::string("| `") + name + "` | " + value + " |";
@@ -178,7 +180,7 @@ TEST(Specification, ListsTheFieldsOfEveryTableInTheirOrder) {
       ++tables;
     }
   }
-  EXPECT_EQ(tables, 10U);
+  EXPECT_EQ(tables, 13U);
 }
 
 }  // namespace

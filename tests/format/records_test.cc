@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "format/leaf_path.h"
 #include "format/limits.h"
@@ -63,6 +64,13 @@ StepRecord random_step(Random& random) {
                      record.items.end());
   record.metrics = random_json(random);
   record.custom_metadata = random_json(random);
+  std::set<SaveId> origins;
+  for (std::uint64_t count = random.below(4); count > 0; --count) {
+    origins.insert({random_number(random) & limits::kStepMax,
+                    static_cast<std::uint32_t>(random_number(random))});
+  }
+  origins.erase(record.save);
+  record.origin_saves.assign(origins.begin(), origins.end());
   return record;
 }
 
@@ -145,13 +153,29 @@ LeafRecord random_leaf(Random& random) {
     return record;
   }
   if (random.one_in(2)) record.codecs.assign(chunk_count, Codec::kRaw);
+  for (std::uint64_t count = random.below(3); count > 0; --count) {
+    record.sources.push_back(
+        {random.bytes(random.below(9)),
+         encode_path({PathComponent::key(random.bytes(random.below(9)))}).value()});
+  }
   for (std::uint64_t chunk = random.below(3); chunk < chunk_count; chunk += random.below(3)) {
     const std::uint64_t count = 1 + random.below(chunk_count - chunk);
     record.origins.push_back(
         {static_cast<std::uint32_t>(chunk),
          static_cast<std::uint32_t>(count),
-         {random_number(random) & limits::kStepMax, static_cast<std::uint32_t>(random.bits())}});
+         {random_number(random) & limits::kStepMax, static_cast<std::uint32_t>(random.bits())},
+         static_cast<std::uint32_t>(random.below(record.sources.size() + 1))});
     chunk += count;
+  }
+  if (random.one_in(2)) {
+    for (std::uint32_t chunk = 0; chunk < chunk_count; ++chunk) {
+      record.stored_sizes.push_back(static_cast<std::uint32_t>(record.chunk_size_at(chunk)));
+    }
+  }
+  for (std::uint64_t chunk = random.below(3); chunk < chunk_count; chunk += 1 + random.below(9)) {
+    record.extents.push_back({static_cast<std::uint32_t>(chunk),
+                              static_cast<std::uint32_t>(random.below(limits::kSegmentsPerStepMax)),
+                              random.bits()});
   }
   return record;
 }

@@ -45,6 +45,12 @@ inline StepRecord sample_step_record() {
   return record;
 }
 
+inline StepRecord sample_shared_step_record() {
+  StepRecord record = sample_step_record();
+  record.origin_saves = {{800, 4}, {900, 5}};
+  return record;
+}
+
 // The specification's example: {'w': leaf, 7: [leaf, ()], 'p': Point(x=leaf)}.
 inline ItemRecord sample_item_record() {
   ItemRecord record;
@@ -89,6 +95,17 @@ inline LeafRecord sample_chunked_leaf_record() {
   record.hashes = {sample_hash("chunk 0"), sample_hash("chunk 1"), sample_hash("chunk 2")};
   record.codecs.assign(3, Codec::kRaw);
   record.origins = {{0, 1, {900, 5}}, {2, 1, {800, 4}}};
+  return record;
+}
+
+// float32 (3, 1024) in three chunks, which an earlier save stored, the last one under another path.
+inline LeafRecord sample_shared_leaf_record() {
+  LeafRecord record = sample_chunked_leaf_record();
+  record.codecs.clear();
+  record.origins = {{0, 2, {900, 5}, 0}, {2, 1, {800, 4}, 1}};
+  record.sources = {{"ema", encode_path({PathComponent::key("w")}).value()}};
+  record.stored_sizes = {4096, 4096, 4096};
+  record.extents = {{0, 1, 0}, {2, 2, 20480}};
   return record;
 }
 
