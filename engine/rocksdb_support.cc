@@ -1,10 +1,12 @@
 #include "engine/rocksdb_support.h"
 
 #include <rocksdb/cache.h>
+#include <rocksdb/flush_block_policy.h>
 #include <rocksdb/table.h>
 #include <sys/resource.h>
 
 #include <string>
+#include <utility>
 
 namespace stepstone {
 namespace {
@@ -50,6 +52,28 @@ rocksdb::ColumnFamilyOptions common_options() {
   options.periodic_compaction_seconds = 0;
   return options;
 }
+
+// Ends the data block before every entry but the first.
+class OneEntryPerBlock : public rocksdb::FlushBlockPolicy {
+ public:
+  bool Update(const rocksdb::Slice& /*key*/, const rocksdb::Slice& /*value*/) override {
+    return std::exchange(has_entry_, true);
+  }
+
+ private:
+  bool has_entry_ = false;
+};
+
+class OneEntryPerBlockFactory : public rocksdb::FlushBlockPolicyFactory {
+ public:
+  const char* Name() const override { return "StepstoneOneEntryPerBlock"; }
+
+  rocksdb::FlushBlockPolicy* NewFlushBlockPolicy(
+      const rocksdb::BlockBasedTableOptions& /*options*/,
+      const rocksdb::BlockBuilder& /*builder*/) const override {
+    return new OneEntryPerBlock;
+  }
+};
 
 class SilentLogger : public rocksdb::Logger {
  public:
@@ -139,6 +163,14 @@ rocksdb::Options segment_options(rocksdb::Env* env, const rocksdb::ColumnFamilyO
   rocksdb::DBOptions database;
   database.env = env;
   return rocksdb::Options(database, leaves);
+}
+
+rocksdb::Options chunk_segment_options(rocksdb::Env* env) {
+  rocksdb::BlockBasedTableOptions table = table_options(nullptr);
+  table.flush_block_policy_factory = std::make_shared<OneEntryPerBlockFactory>();
+  rocksdb::ColumnFamilyOptions options = common_options();
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return segment_options(env, options);
 }
 
 rocksdb::EnvOptions segment_env_options() {

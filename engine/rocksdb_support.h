@@ -39,6 +39,9 @@ rocksdb::ColumnFamilyOptions leaves_options(std::shared_ptr<rocksdb::Cache> bloc
 
 // Options of the SstFileWriter that writes segments for `leaves`.
 rocksdb::Options segment_options(rocksdb::Env* env, const rocksdb::ColumnFamilyOptions& leaves);
+// The same for a segment of chunks: each gets a data block of its own, so that it can be found in
+// the file without the index.
+rocksdb::Options chunk_segment_options(rocksdb::Env* env);
 rocksdb::EnvOptions segment_env_options();
 rocksdb::IngestExternalFileOptions ingest_options();
 

@@ -3,6 +3,7 @@
 #include <rocksdb/sst_file_reader.h>
 #include <rocksdb/table_properties.h>
 
+#include "engine/chunk_places.h"
 #include "engine/rocksdb_support.h"
 #include "format/limits.h"
 
@@ -13,9 +14,12 @@ constexpr const char* kWhat = "writing a segment";
 
 }  // namespace
 
-Result<SegmentWriter> SegmentWriter::create(StoreImpl& store) {
+Result<SegmentWriter> SegmentWriter::create(StoreImpl& store, SegmentContent content) {
   auto writer = std::make_unique<rocksdb::SstFileWriter>(
-      segment_env_options(), segment_options(&store.env(), store.leaves_column_options()),
+      segment_env_options(),
+      content == SegmentContent::kChunks
+          ? chunk_segment_options(&store.env())
+          : segment_options(&store.env(), store.leaves_column_options()),
       /*column_family=*/nullptr, /*invalidate_page_cache=*/false);
   std::string path = store.new_staging_path();
   STEPSTONE_TRY(to_result(writer->Open(path), kWhat));
@@ -23,6 +27,7 @@ Result<SegmentWriter> SegmentWriter::create(StoreImpl& store) {
 }
 
 Result<void> SegmentWriter::put(std::string_view key, std::string_view value) {
+  next_offset_bytes_ += chunk_block_size_bytes(key.size(), value.size());
   return to_result(writer_->Put(key, value), kWhat);
 }
 

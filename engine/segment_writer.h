@@ -10,13 +10,19 @@
 
 namespace stepstone {
 
+enum class SegmentContent { kRecords, kChunks };
+
 // Not thread-safe.
 class SegmentWriter {
  public:
-  static Result<SegmentWriter> create(StoreImpl& store);
+  // A segment of chunks gives each entry a data block of its own.
+  static Result<SegmentWriter> create(StoreImpl& store, SegmentContent content);
 
   // Keys must rise.
   Result<void> put(std::string_view key, std::string_view value);
+
+  // Where the next entry of a segment of chunks will begin.
+  std::uint64_t next_offset_bytes() const { return next_offset_bytes_; }
 
   // Completes the file and syncs it; the file is not in the database yet.
   Result<SegmentInfo> finish();
@@ -30,6 +36,7 @@ class SegmentWriter {
   StoreImpl* store_;
   std::string path_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
+  std::uint64_t next_offset_bytes_ = 0;
 };
 
 // Reads [offset, offset + size) of a file into `bytes`. kCorrupt: the file is shorter.

@@ -27,8 +27,8 @@ std::string prefix_end(std::string prefix) {
   return prefix;
 }
 
-// Reading less than this is faster on one thread.
-constexpr std::uint64_t kParallelSizeBytesMin = std::uint64_t{1} << 20;
+// Less than this is read faster on one thread, and through look-ups.
+constexpr std::uint64_t kLargeSizeBytesMin = std::uint64_t{1} << 20;
 
 }  // namespace
 
@@ -151,6 +151,37 @@ Result<StoredLeaf> StepReaderImpl::read_leaf(std::string_view item,
   return StoredLeaf{std::move(encoded_path), std::move(record)};
 }
 
+std::string StepReaderImpl::key_of_chunk(std::string_view item, const StoredLeaf& leaf,
+                                         std::uint32_t chunk) const {
+  const ChunkOrigin* const origin = leaf.record.origin_of(chunk);
+  const SaveId save = origin == nullptr ? record_.save : origin->save;
+  if (origin == nullptr || origin->source == 0) {
+    return chunk_key(save, item, leaf.encoded_path, chunk);
+  }
+  const ChunkSource& source = leaf.record.sources[origin->source - 1];
+  return chunk_key(save, source.item, source.encoded_path, chunk);
+}
+
+bool StepReaderImpl::read_chunk_at(std::string_view item, const StoredLeaf& leaf,
+                                   std::uint32_t chunk, const ChunkPlace& place,
+                                   std::span<std::byte> destination) const {
+  if (!place.has_extent() || leaf.record.codec_at(chunk) != Codec::kRaw) return false;
+  const auto file = files_.find(place.save, place.segment);
+  if (file == nullptr) return false;
+  const std::uint64_t offset =
+      value_offset_bytes(leaf.record, item, leaf.encoded_path, chunk, place);
+  auto* const memory = reinterpret_cast<char*>(destination.data());
+  rocksdb::Slice bytes;
+  const rocksdb::IOStatus status =
+      file->Read(offset, destination.size(), rocksdb::IOOptions(), &bytes, memory, nullptr);
+  if (status.ok() && bytes.size() == destination.size()) {
+    if (bytes.data() != memory) std::memcpy(memory, bytes.data(), bytes.size());
+    if (hash128(destination) == leaf.record.hashes[chunk]) return true;
+  }
+  files_.give_up(place.save);
+  return false;
+}
+
 Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf& leaf,
                                         std::uint32_t chunk, std::size_t begin,
                                         std::span<std::byte> destination) const {
@@ -169,14 +200,8 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
     return {};
   };
   if (record.inline_bytes) return copy_checked(*record.inline_bytes);
-  SaveId save = record_.save;
-  for (const ChunkOrigin& origin : record.origins) {
-    if (chunk >= origin.first_chunk && chunk - origin.first_chunk < origin.chunk_count) {
-      save = origin.save;
-    }
-  }
-  const auto value = STEPSTONE_TRY_CONTEXT(
-      get(chunk_key(save, item, leaf.encoded_path, chunk), /*is_chunk=*/true), name());
+  const auto value =
+      STEPSTONE_TRY_CONTEXT(get(key_of_chunk(item, leaf, chunk), /*is_chunk=*/true), name());
   if (!value) return fail(ErrorCode::kCorrupt, name() + ": it is gone");
   return copy_checked(as_bytes(value->ToStringView()));
 }
@@ -224,24 +249,36 @@ Result<void> StepReader::read_all(std::span<const ReadRequest> requests) const {
   struct Piece {
     const ReadRequest* request;
     std::uint32_t chunk;
+    ChunkPlace place;
   };
   std::vector<Piece> pieces;
   std::uint64_t size_bytes = 0;
   for (const ReadRequest& request : requests) {
     STEPSTONE_ASSERT(request.destination.size() == request.leaf->record.size_bytes);
     size_bytes += request.destination.size();
-    for (std::uint32_t chunk = 0; chunk < request.leaf->record.chunk_count(); ++chunk) {
-      pieces.push_back({&request, chunk});
+  }
+  const bool is_large = size_bytes >= kLargeSizeBytesMin;
+  for (const ReadRequest& request : requests) {
+    const LeafRecord& record = request.leaf->record;
+    std::vector<ChunkPlace> places(record.chunk_count());
+    if (is_large && !record.extents.empty()) {
+      places = places_of(record, impl_->record().save, request.item, request.leaf->encoded_path, 0,
+                         record.chunk_count());
+    }
+    for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+      pieces.push_back({&request, chunk, places[chunk]});
     }
   }
-  const unsigned thread_count =
-      size_bytes < kParallelSizeBytesMin ? 1 : impl_->store().thread_count();
+  const unsigned thread_count = is_large ? impl_->store().thread_count() : 1;
   return parallel_for(thread_count, pieces.size(), [&](std::size_t i) {
-    const auto& [request, chunk] = pieces[i];
+    const auto& [request, chunk, place] = pieces[i];
     const LeafRecord& record = request->leaf->record;
     const auto offset = static_cast<std::size_t>(chunk) * record.chunk_size_bytes;
-    return impl_->read_chunk(request->item, *request->leaf, chunk, 0,
-                             request->destination.subspan(offset, record.chunk_size_at(chunk)));
+    const auto destination = request->destination.subspan(offset, record.chunk_size_at(chunk));
+    if (impl_->read_chunk_at(request->item, *request->leaf, chunk, place, destination)) {
+      return Result<void>();
+    }
+    return impl_->read_chunk(request->item, *request->leaf, chunk, 0, destination);
   });
 }
 

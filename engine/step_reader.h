@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "engine/chunk_places.h"
+#include "engine/segment_files.h"
 #include "engine/store.h"
 #include "engine/store_impl.h"
 
@@ -16,7 +18,8 @@ class StepReaderImpl {
   StepReaderImpl(std::shared_ptr<StoreImpl> store, SaveRegistry::Leased leased)
       : store_(std::move(store)),
         record_(std::move(leased.record)),
-        lease_(std::move(leased.lease)) {}
+        lease_(std::move(leased.lease)),
+        files_(*store_, record_) {}
 
   const StepRecord& record() const { return record_; }
   StoreImpl& store() const { return *store_; }
@@ -28,18 +31,25 @@ class StepReaderImpl {
   Result<ItemRecord> read_item(std::string_view item) const;
   Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+  // A whole chunk, read from the file where it stands without a look-up. False: that does not lead
+  // to the right bytes, and read_chunk() is to find out; the destination may have been written to.
+  bool read_chunk_at(std::string_view item, const StoredLeaf& leaf, std::uint32_t chunk,
+                     const ChunkPlace& place, std::span<std::byte> destination) const;
   // The bytes [begin, begin + destination.size()) of one chunk, the whole of which is checked.
   Result<void> read_chunk(std::string_view item, const StoredLeaf& leaf, std::uint32_t chunk,
                           std::size_t begin, std::span<std::byte> destination) const;
 
  private:
   rocksdb::ColumnFamilyHandle* family() const;
+  std::string key_of_chunk(std::string_view item, const StoredLeaf& leaf,
+                           std::uint32_t chunk) const;
   Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item) const;
   Error to_read_error(const rocksdb::Status& status) const;
 
   std::shared_ptr<StoreImpl> store_;
   const StepRecord record_;
   std::unique_ptr<SaveRegistry::Lease> lease_;
+  mutable SegmentFiles files_;
 };
 
 }  // namespace stepstone

@@ -1,17 +1,23 @@
 // A save. Chunks first: their sequence, in key order, is cut into as many runs as there are threads
-// (more when a run would become too long), and each run is hashed and written into a segment of its
-// own, in one pass over the caller's memory. Then the records, which need the hashes, into one more
-// segment in front of the others. A step that is too small to deserve files goes into the commit
-// batch instead.
+// (more when a run would become too long), and each run is hashed and, where an earlier step does
+// not have the same chunk, written into a segment of its own, in one pass over the caller's memory.
+// Then the records, which need the hashes, into one more segment in front of the others. A step
+// that is too small to deserve files goes into the commit batch instead.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <limits>
 #include <map>
+#include <mutex>
+#include <set>
 
 #include "engine/parallel.h"
 #include "engine/progress.h"
+#include "engine/save_plan.h"
 #include "engine/segment_writer.h"
+#include "engine/sharing.h"
 #include "engine/store.h"
 #include "engine/store_impl.h"
 #include "format/assert.h"
@@ -31,29 +37,18 @@ constexpr std::uint64_t kSegmentSizeBytesMin = std::uint64_t{8} << 20;
 // ...and one longer than this is cut, so that one file never holds too much to rewrite.
 constexpr std::uint64_t kSegmentSizeBytesMax = std::uint64_t{1} << 30;
 
-struct PlannedItem {
-  std::string handler;
-  TreeStructure structure;
-  std::string custom_metadata;
-  std::uint64_t leaf_count = 0;
-  std::uint64_t size_bytes = 0;
-};
-
-struct PlannedLeaf {
-  const std::string* item;  // Points to the key of the item's entry, which does not move.
-  std::string encoded_path;
-  LeafRecord record;
-  std::shared_ptr<const LeafSource> source;
-  bool is_inline = false;
-
-  std::uint32_t stored_chunk_count() const { return is_inline ? 0 : record.chunk_count(); }
-};
-
 // The chunks [begin, end) in the numbering of the whole save.
 struct ChunkRun {
   std::uint64_t begin;
   std::uint64_t end;
 };
+
+// Whether the earlier step has this chunk, which is hashed.
+bool is_in_base(const PlannedLeaf& leaf, std::uint32_t chunk) {
+  if (!leaf.base || chunk >= leaf.base->record.chunk_count()) return false;
+  return leaf.base->record.chunk_size_at(chunk) == leaf.record.chunk_size_at(chunk) &&
+         leaf.base->record.hashes[chunk] == leaf.record.hashes[chunk];
+}
 
 std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -76,17 +71,31 @@ class StepWriter::Impl {
                         std::shared_ptr<const LeafSource> source);
   void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
   Result<StepRecord> commit(std::span<const std::uint64_t> retire);
+  const SaveCounters& counters() const { return counters_; }
 
  private:
+  // One run's segment: opened with the first chunk that has to be written.
+  struct RunSegment {
+    std::uint32_t number = 0;
+    std::optional<SegmentWriter> writer;
+    std::optional<SegmentInfo> info;
+  };
+
   Result<void> check_leaves();
+  Result<void> find_shared();
   Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
                                  std::span<const PlannedLeaf> leaves) const;
-  std::vector<ChunkRun> plan_runs() const;
+  std::vector<ChunkRun> plan_runs();
   Result<void> write_segments(StoreImpl::Addition& addition);
-  Result<void> write_run(ChunkRun run, SegmentWriter& segment);
-  Result<void> write_chunk(
-      PlannedLeaf& leaf, std::uint32_t chunk, std::span<std::byte> scratch,
-      const std::function<Result<void>(std::string_view key, std::string_view value)>& put);
+  Result<SegmentWriter> create_segment(SegmentContent content);
+  Result<void> write_run(ChunkRun run, RunSegment& segment);
+  // The bytes of a chunk, hashed.
+  Result<std::span<const std::byte>> read_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
+                                                std::span<std::byte> scratch);
+  Result<void> write_chunk(PlannedLeaf& leaf, std::uint32_t chunk, std::span<const std::byte> bytes,
+                           RunSegment& segment);
+  // Turns the places of all chunks into what the records say of them.
+  void settle_places(StepRecord& step, const std::vector<RunSegment>& runs);
   // The step's own copy, items and leaves, in key order.
   Result<void> write_records(
       const StepRecord& step,
@@ -104,11 +113,15 @@ class StepWriter::Impl {
   std::map<std::string, PlannedItem, std::less<>> items_;
   std::vector<PlannedLeaf> leaves_;
   std::vector<std::uint64_t> first_chunks_;  // Of each leaf, in the numbering of the whole save.
-  std::uint64_t chunk_count_ = 0;            // That are stored as entries of their own.
+  std::uint64_t chunk_count_ = 0;            // That are entries of their own, or may be.
   std::uint64_t size_bytes_ = 0;
   Progress::Callback progress_callback_;
   std::unique_ptr<Progress> progress_;
+  std::mutex staged_paths_mutex_;
   std::vector<std::string> staged_paths_;
+  std::unique_ptr<SharingBase> base_;
+  SaveCounters counters_;
+  std::atomic<std::uint64_t> shared_bytes_ = 0;
   bool is_begun_ = false;    // commit() was called.
   bool is_settled_ = false;  // The registry knows how the save ended, or must not know.
 };
@@ -187,9 +200,21 @@ Result<void> StepWriter::Impl::check_leaves() {
     STEPSTONE_TRY(check_item_leaves(name, item, std::span(begin, end)));
     begin = end;
   }
-  for (const PlannedLeaf& leaf : leaves_) {
-    first_chunks_.push_back(chunk_count_);
-    chunk_count_ += leaf.stored_chunk_count();
+  return {};
+}
+
+// Asks what is stored already. Nothing of this is worth the trouble for a step that goes into the
+// commit batch.
+Result<void> StepWriter::Impl::find_shared() {
+  if (!options_.share) return {};
+  STEPSTONE_TRY_CONTEXT(find_equal_leaves(leaves_, store_->thread_count()), step_name(save_.step));
+  base_ = SharingBase::open(store_, save_.step);
+  if (base_ == nullptr) return {};
+  for (auto begin = leaves_.begin(); begin != leaves_.end();) {
+    const auto end = std::find_if(
+        begin, leaves_.end(), [&](const PlannedLeaf& leaf) { return leaf.item != begin->item; });
+    base_->find(std::span(begin, end));
+    begin = end;
   }
   return {};
 }
@@ -247,23 +272,36 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
   addition.overwrite = options_.overwrite;
   const bool is_small =
       size_bytes_ + kRecordSizeEstimateBytes * leaves_.size() <= kSmallStepSizeBytes;
+  const auto begin = std::chrono::steady_clock::now();
   if (is_small) {
     STEPSTONE_TRY(write_small(addition));
   } else {
+    STEPSTONE_TRY(find_shared());
     STEPSTONE_TRY(write_segments(addition));
   }
+  const auto written = std::chrono::steady_clock::now();
 
   // A commit that fails on the way leaves unknown whether the step exists, so that its files must
   // not be given up: the next open finds out.
   Result<StepRecord> committed = store_->commit(&addition, retire);
   is_settled_ = committed.has_value() || !store_->check_writable();
+  base_.reset();
+  counters_.size_bytes = size_bytes_;
+  counters_.shared_bytes = shared_bytes_;
+  counters_.thread_count = is_small ? 1 : store_->thread_count();
+  counters_.write_time = written - begin;
+  counters_.commit_time = std::chrono::steady_clock::now() - written;
   return committed;
 }
 
-std::vector<ChunkRun> StepWriter::Impl::plan_runs() const {
+std::vector<ChunkRun> StepWriter::Impl::plan_runs() {
   std::uint64_t chunk_bytes = 0;
-  for (const PlannedLeaf& leaf : leaves_) {
-    if (!leaf.is_inline) chunk_bytes += leaf.record.size_bytes;
+  for (PlannedLeaf& leaf : leaves_) {
+    first_chunks_.push_back(chunk_count_);
+    chunk_count_ += leaf.planned_chunk_count();
+    if (leaf.planned_chunk_count() == 0) continue;
+    chunk_bytes += leaf.record.size_bytes;
+    leaf.places.resize(leaf.record.chunk_count());
   }
   if (chunk_count_ == 0) return {};
   const std::uint64_t worth = std::max<std::uint64_t>(1, chunk_bytes / kSegmentSizeBytesMin);
@@ -280,32 +318,82 @@ std::vector<ChunkRun> StepWriter::Impl::plan_runs() const {
   return runs;
 }
 
+Result<SegmentWriter> StepWriter::Impl::create_segment(SegmentContent content) {
+  SegmentWriter segment =
+      STEPSTONE_TRY_CONTEXT(SegmentWriter::create(*store_, content), step_name(save_.step));
+  const std::scoped_lock lock(staged_paths_mutex_);
+  staged_paths_.push_back(segment.path());
+  return segment;
+}
+
 Result<void> StepWriter::Impl::write_segments(StoreImpl::Addition& addition) {
   const std::vector<ChunkRun> runs = plan_runs();
-  std::vector<SegmentInfo> infos(runs.size() + 1);
-  std::vector<SegmentWriter> segments;
-  for (std::size_t i = 0; i < infos.size(); ++i) {
-    segments.push_back(
-        STEPSTONE_TRY_CONTEXT(SegmentWriter::create(*store_), step_name(save_.step)));
-    staged_paths_.push_back(segments.back().path());
+  std::vector<RunSegment> segments(runs.size());
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    segments[i].number = static_cast<std::uint32_t>(i);
   }
   STEPSTONE_TRY(
       parallel_for(store_->thread_count(), runs.size(), [&](std::size_t i) -> Result<void> {
-        STEPSTONE_TRY(write_run(runs[i], segments[i + 1]));
-        infos[i + 1] = STEPSTONE_TRY_CONTEXT(segments[i + 1].finish(), step_name(save_.step));
+        STEPSTONE_TRY(write_run(runs[i], segments[i]));
+        if (!segments[i].writer) return {};
+        segments[i].info =
+            STEPSTONE_TRY_CONTEXT(segments[i].writer->finish(), step_name(save_.step));
         return {};
       }));
+  settle_places(addition.record, segments);
+  SegmentWriter records = STEPSTONE_TRY(create_segment(SegmentContent::kRecords));
   STEPSTONE_TRY(write_records(
       addition.record, [&](const std::string& key, const std::string& value) -> Result<void> {
-        return segments[0].put(key, value);
+        return records.put(key, value);
       }));
-  infos[0] = STEPSTONE_TRY_CONTEXT(segments[0].finish(), step_name(save_.step));
-  addition.record.segments = std::move(infos);
-  addition.segment_paths = staged_paths_;
+  addition.record.segments.push_back(
+      STEPSTONE_TRY_CONTEXT(records.finish(), step_name(save_.step)));
+  addition.segment_paths.push_back(records.path());
+  for (const RunSegment& segment : segments) {
+    if (!segment.info) continue;
+    addition.record.segments.push_back(*segment.info);
+    addition.segment_paths.push_back(segment.writer->path());
+  }
+  for (const SegmentInfo& info : addition.record.segments) {
+    counters_.stored_bytes += info.size_bytes;
+  }
   return {};
 }
 
-Result<void> StepWriter::Impl::write_run(ChunkRun run, SegmentWriter& segment) {
+void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegment>& runs) {
+  // Runs that wrote nothing have no segment. The records' segment is the first.
+  std::vector<std::uint32_t> numbers(runs.size(), ChunkPlace::kUnknownSegment);
+  std::uint32_t next_number = 1;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i].info) numbers[i] = next_number++;
+    // Should RocksDB lay out its blocks otherwise, the keys lead to the chunks.
+    if (runs[i].info && runs[i].info->data_size_bytes != runs[i].writer->next_offset_bytes()) {
+      numbers[i] = ChunkPlace::kUnknownSegment;
+    }
+  }
+  std::set<SaveId> origin_saves;
+  for (PlannedLeaf& leaf : leaves_) {
+    for (ChunkPlace& place : leaf.places) {
+      if (place.save == save_) {
+        place.segment = numbers[place.segment];
+      } else {
+        origin_saves.insert(place.save);
+      }
+    }
+  }
+  for (PlannedLeaf& leaf : leaves_) {
+    if (leaf.is_inline || leaf.record.chunk_count() == 0) continue;
+    if (leaf.equal != nullptr) {
+      refer_to_equal_leaf(leaf, save_);
+      shared_bytes_ += leaf.record.size_bytes;
+      progress_->add(leaf.record.size_bytes);
+    }
+    set_places(leaf.record, save_, *leaf.item, leaf.encoded_path, leaf.places);
+  }
+  step.origin_saves.assign(origin_saves.begin(), origin_saves.end());
+}
+
+Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
   std::vector<std::byte> scratch(options_.chunk_size_bytes);
   // The leaf that chunk run.begin belongs to.
   auto index = static_cast<std::size_t>(
@@ -314,29 +402,47 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, SegmentWriter& segment) {
   for (std::uint64_t at = run.begin; at < run.end;) {
     PlannedLeaf& leaf = leaves_[index];
     const std::uint64_t first = first_chunks_[index];
-    const std::uint64_t end = std::min<std::uint64_t>(run.end, first + leaf.stored_chunk_count());
+    const std::uint64_t end = std::min<std::uint64_t>(run.end, first + leaf.planned_chunk_count());
     for (; at < end; ++at) {
-      STEPSTONE_TRY(write_chunk(
-          leaf, static_cast<std::uint32_t>(at - first), scratch,
-          [&](std::string_view key, std::string_view value) { return segment.put(key, value); }));
+      const auto chunk = static_cast<std::uint32_t>(at - first);
+      const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
+      if (is_in_base(leaf, chunk)) {
+        leaf.places[chunk] = leaf.base->places[chunk];
+        shared_bytes_ += bytes.size();
+      } else {
+        STEPSTONE_TRY(write_chunk(leaf, chunk, bytes, segment));
+      }
+      progress_->add(bytes.size());
     }
     ++index;
   }
   return {};
 }
 
-Result<void> StepWriter::Impl::write_chunk(
-    PlannedLeaf& leaf, std::uint32_t chunk, std::span<std::byte> scratch,
-    const std::function<Result<void>(std::string_view key, std::string_view value)>& put) {
+Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& leaf,
+                                                                std::uint32_t chunk,
+                                                                std::span<std::byte> scratch) {
   const std::uint64_t offset = std::uint64_t{chunk} * leaf.record.chunk_size_bytes;
   const std::size_t size = leaf.record.chunk_size_at(chunk);
   const std::span<const std::byte> bytes =
       STEPSTONE_TRY_CONTEXT(leaf.source->read(offset, size, scratch), leaf_name_of(leaf));
   STEPSTONE_ASSERT(bytes.size() == size);
-  leaf.record.hashes[chunk] = hash128(bytes);
-  STEPSTONE_TRY_CONTEXT(put(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk), as_text(bytes)),
-                        leaf_name_of(leaf));
-  progress_->add(size);
+  if (!leaf.is_hashed) leaf.record.hashes[chunk] = hash128(bytes);
+  return bytes;
+}
+
+Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
+                                           std::span<const std::byte> bytes, RunSegment& segment) {
+  if (!segment.writer) {
+    segment.writer = STEPSTONE_TRY(create_segment(SegmentContent::kChunks));
+  }
+  leaf.places[chunk] = {.save = save_,
+                        .source = 0,
+                        .segment = segment.number,
+                        .offset_bytes = segment.writer->next_offset_bytes()};
+  STEPSTONE_TRY_CONTEXT(
+      segment.writer->put(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk), as_text(bytes)),
+      leaf_name_of(leaf));
   return {};
 }
 
@@ -379,18 +485,22 @@ Result<void> StepWriter::Impl::write_small(StoreImpl::Addition& addition) {
   addition.record.placement = Placement::kSmall;
   std::vector<std::byte> scratch(options_.chunk_size_bytes);
   for (PlannedLeaf& leaf : leaves_) {
-    for (std::uint32_t chunk = 0; chunk < leaf.stored_chunk_count(); ++chunk) {
-      STEPSTONE_TRY(write_chunk(leaf, chunk, scratch,
-                                [&](std::string_view key, std::string_view value) -> Result<void> {
-                                  addition.small_entries.emplace_back(key, value);
-                                  return {};
-                                }));
+    for (std::uint32_t chunk = 0; chunk < leaf.planned_chunk_count(); ++chunk) {
+      const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
+      addition.small_entries.emplace_back(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk),
+                                          as_text(bytes));
+      progress_->add(bytes.size());
     }
   }
-  return write_records(addition.record, [&](std::string key, std::string value) -> Result<void> {
-    addition.small_entries.emplace_back(std::move(key), std::move(value));
-    return {};
-  });
+  STEPSTONE_TRY(
+      write_records(addition.record, [&](std::string key, std::string value) -> Result<void> {
+        addition.small_entries.emplace_back(std::move(key), std::move(value));
+        return {};
+      }));
+  for (const auto& entry : addition.small_entries) {
+    counters_.stored_bytes += entry.first.size() + entry.second.size();
+  }
+  return {};
 }
 
 StepWriter::StepWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -416,6 +526,8 @@ void StepWriter::on_progress(Progress::Callback callback) {
 Result<StepRecord> StepWriter::commit(std::span<const std::uint64_t> retire) {
   return impl_->commit(retire);
 }
+
+const SaveCounters& StepWriter::counters() const { return impl_->counters(); }
 
 Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
                                                       const SaveOptions& options) {

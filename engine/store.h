@@ -7,6 +7,7 @@
 // All methods but close() may be called from any thread. Saves may be prepared side by side; their
 // commits take turns.
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -43,8 +44,21 @@ struct OpenOptions {
 struct SaveOptions {
   bool overwrite = false;  // Replace an existing step, in the instant of the commit.
   std::uint32_t chunk_size_bytes = std::uint32_t{256} << 10;
+  // Refer to chunks that the step before has, and to equal leaves, instead of storing them again.
+  // Damage to what is shared is damage to all that share it.
+  bool share = true;
   std::string metrics;          // JSON text, or empty.
   std::string custom_metadata;  // JSON text, or empty.
+};
+
+// What a save did.
+struct SaveCounters {
+  std::uint64_t size_bytes = 0;    // Of all leaves.
+  std::uint64_t stored_bytes = 0;  // Of the files or entries that it wrote.
+  std::uint64_t shared_bytes = 0;  // Of the leaves, found to be stored already.
+  unsigned thread_count = 0;
+  std::chrono::nanoseconds write_time{};   // Hashing and writing, until all is on disk.
+  std::chrono::nanoseconds commit_time{};  // Making it visible.
 };
 
 struct VerifyOptions {
@@ -164,6 +178,9 @@ class StepWriter {
   // opened again, and then shows the step or not, whole. To be called once. kMismatch: an item's
   // leaves are not those of its structure. kAlreadyExists: someone else saved the step meanwhile.
   Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
+
+  // Of a commit() that has returned.
+  const SaveCounters& counters() const;
 
  private:
   friend class Store;

@@ -656,12 +656,14 @@ bool StoreImpl::was_changed_by_writer() const {
   return head && head->sequence != store_record_.sequence;
 }
 
-std::vector<rocksdb::LiveFileMetaData> StoreImpl::segment_files(SaveId save) const {
+std::vector<rocksdb::LiveFileMetaData> StoreImpl::segment_files(
+    const std::set<SaveId>& saves) const {
   std::vector<rocksdb::LiveFileMetaData> all;
   database_->GetLiveFilesMetaData(&all);
   std::vector<rocksdb::LiveFileMetaData> files;
   for (rocksdb::LiveFileMetaData& file : all) {
-    if (file.column_family_name == kLeavesColumnFamily && save_of_key(file.smallestkey) == save) {
+    const std::optional<SaveId> save = save_of_key(file.smallestkey);
+    if (file.column_family_name == kLeavesColumnFamily && save && saves.contains(*save)) {
       files.push_back(std::move(file));
     }
   }

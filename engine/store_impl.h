@@ -7,6 +7,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,7 +38,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   SaveRegistry& registry() { return *registry_; }
   rocksdb::DB& database() { return *database_; }
   rocksdb::Env& env() { return *env_; }
-  StoreFileSystem& file_system() { return *file_system_; }
+  StoreFileSystem& file_system() const { return *file_system_; }
   rocksdb::ColumnFamilyHandle* small() const { return small_; }
   rocksdb::ColumnFamilyHandle* leaves() const { return leaves_; }
   const rocksdb::ColumnFamilyOptions& leaves_column_options() const { return leaves_options_; }
@@ -64,8 +65,8 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // anything since it was opened: a step whose files are gone was then retired, and is not damaged.
   bool was_changed_by_writer() const;
 
-  // The files that hold segments of `save`, in key order.
-  std::vector<rocksdb::LiveFileMetaData> segment_files(SaveId save) const;
+  // The files that hold segments of the saves, in key order.
+  std::vector<rocksdb::LiveFileMetaData> segment_files(const std::set<SaveId>& saves) const;
 
  private:
   Result<void> open_database(bool is_new, std::uint64_t head_sequence);

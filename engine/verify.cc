@@ -76,7 +76,7 @@ class StepVerifier {
   void check_segments() {
     StoreImpl& store = reader_.store();
     const std::vector<SegmentInfo>& expected = reader_.record().segments;
-    const auto files = store.segment_files(reader_.record().save);
+    const auto files = store.segment_files({reader_.record().save});
     if (files.size() != expected.size()) {
       add({.step = step_,
            .item = {},

@@ -13,7 +13,7 @@ struct Hash128 {
   std::uint64_t low = 0;
   std::uint64_t high = 0;
 
-  bool operator==(const Hash128&) const = default;
+  auto operator<=>(const Hash128&) const = default;
 };
 
 // Runs at memory speed: the widest vector unit of this processor is chosen at run time.

@@ -1,0 +1,131 @@
+#include "engine/chunk_places.h"
+
+#include <algorithm>
+
+#include "format/assert.h"
+
+namespace stepstone {
+namespace {
+
+constexpr std::uint64_t kBytesBehindValue = 13;
+
+std::uint64_t varint_size_bytes(std::uint64_t value) {
+  std::uint64_t size = 1;
+  for (; value >= 128; value >>= 7) ++size;
+  return size;
+}
+
+// Of all chunks that stand under one source alike: the chunk's number has a fixed size.
+std::size_t key_size_bytes(const LeafRecord& record, std::uint32_t source, std::string_view item,
+                           std::string_view encoded_path) {
+  if (source == 0) return chunk_key({}, item, encoded_path, 0).size();
+  const ChunkSource& place = record.sources[source - 1];
+  return chunk_key({}, place.item, place.encoded_path, 0).size();
+}
+
+void keep_used_sources(LeafRecord& record, std::vector<ChunkPlace>& places) {
+  if (record.sources.empty()) return;
+  std::vector<std::uint32_t> new_numbers(record.sources.size() + 1, 0);
+  std::vector<ChunkSource> used;
+  for (ChunkPlace& place : places) {
+    if (place.source == 0) continue;
+    std::uint32_t& number = new_numbers[place.source];
+    if (number == 0) {
+      used.push_back(record.sources[place.source - 1]);
+      number = static_cast<std::uint32_t>(used.size());
+    }
+    place.source = number;
+  }
+  record.sources = std::move(used);
+}
+
+bool is_same_origin(const ChunkPlace& a, const ChunkPlace& b) {
+  return a.save == b.save && a.source == b.source;
+}
+
+}  // namespace
+
+std::uint64_t chunk_block_size_bytes(std::size_t key_size_bytes, std::size_t value_size_bytes) {
+  const std::uint64_t internal_key_size_bytes = key_size_bytes + 8;
+  const std::uint64_t header_size_bytes =
+      1 + varint_size_bytes(internal_key_size_bytes) + varint_size_bytes(value_size_bytes);
+  return header_size_bytes + internal_key_size_bytes + value_size_bytes + kBytesBehindValue;
+}
+
+std::uint64_t value_offset_bytes(const LeafRecord& record, std::string_view item,
+                                 std::string_view encoded_path, std::uint32_t chunk,
+                                 const ChunkPlace& place) {
+  const std::size_t key_size = key_size_bytes(record, place.source, item, encoded_path);
+  const std::size_t value_size = record.stored_size_at(chunk);
+  return place.offset_bytes + chunk_block_size_bytes(key_size, value_size) - kBytesBehindValue -
+         value_size;
+}
+
+std::vector<ChunkPlace> places_of(const LeafRecord& record, SaveId own, std::string_view item,
+                                  std::string_view encoded_path, std::uint32_t first,
+                                  std::uint32_t count) {
+  STEPSTONE_ASSERT(std::uint64_t{first} + count <= record.chunk_count());
+  std::vector<ChunkPlace> places;
+  if (count == 0) return places;
+  places.reserve(count);
+  std::uint32_t key_source = ~std::uint32_t{0};
+  std::size_t key_size = 0;
+  const auto block_size_at = [&](std::uint32_t chunk, std::uint32_t source) {
+    if (source != key_source) {
+      key_source = source;
+      key_size = key_size_bytes(record, source, item, encoded_path);
+    }
+    return chunk_block_size_bytes(key_size, record.stored_size_at(chunk));
+  };
+  auto extent = std::upper_bound(
+      record.extents.begin(), record.extents.end(), first,
+      [](std::uint32_t chunk, const ChunkExtent& e) { return chunk < e.first_chunk; });
+  const std::uint32_t begin = extent == record.extents.begin() ? first : (--extent)->first_chunk;
+  ChunkPlace place;
+  for (std::uint32_t chunk = begin; chunk < first + count; ++chunk) {
+    const ChunkOrigin* const origin = record.origin_of(chunk);
+    place.save = origin == nullptr ? own : origin->save;
+    place.source = origin == nullptr ? 0 : origin->source;
+    if (extent != record.extents.end() && extent->first_chunk == chunk) {
+      place.segment = extent->segment;
+      place.offset_bytes = extent->offset_bytes;
+      ++extent;
+    }
+    if (chunk >= first) places.push_back(place);
+    if (place.has_extent()) place.offset_bytes += block_size_at(chunk, place.source);
+  }
+  return places;
+}
+
+void set_places(LeafRecord& record, SaveId own, std::string_view item,
+                std::string_view encoded_path, std::vector<ChunkPlace> places) {
+  STEPSTONE_ASSERT(places.size() == record.chunk_count());
+  record.origins.clear();
+  record.extents.clear();
+  keep_used_sources(record, places);
+  // An extent reaches to the next one, so that the gap behind a run of unknown place could not be
+  // told from the run.
+  const bool has_extents = std::all_of(places.begin(), places.end(),
+                                       [](const ChunkPlace& place) { return place.has_extent(); });
+  ChunkPlace expected;  // What the runs so far say about the next chunk.
+  for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+    const ChunkPlace& place = places[chunk];
+    const bool continues = chunk != 0 && is_same_origin(place, expected);
+    if (place.save != own || place.source != 0) {
+      if (continues) {
+        ++record.origins.back().chunk_count;
+      } else {
+        record.origins.push_back({chunk, 1, place.save, place.source});
+      }
+    }
+    if (has_extents && !(continues && place.segment == expected.segment &&
+                         place.offset_bytes == expected.offset_bytes)) {
+      record.extents.push_back({chunk, place.segment, place.offset_bytes});
+    }
+    expected = place;
+    expected.offset_bytes += chunk_block_size_bytes(
+        key_size_bytes(record, place.source, item, encoded_path), record.stored_size_at(chunk));
+  }
+}
+
+}  // namespace stepstone

@@ -1,0 +1,193 @@
+#include "engine/sharing.h"
+
+#include <algorithm>
+#include <map>
+
+#include "engine/parallel.h"
+#include "engine/step_reader.h"
+#include "format/assert.h"
+#include "format/limits.h"
+
+namespace stepstone {
+namespace {
+
+// A step that refers to so many saves is written anew, so that the list never reaches its limit.
+constexpr std::size_t kOriginSavesMax = limits::kOriginSavesPerStepMax / 2;
+constexpr std::size_t kSourcesMax = limits::kSourcesPerLeafMax / 2;
+// What is compared of two leaves of one size before all their bytes are.
+constexpr std::size_t kSampleSizeBytes = 256;
+
+}  // namespace
+
+class SharingBase::Impl {
+ public:
+  Impl(std::shared_ptr<StoreImpl> store, SaveRegistry::Leased leased)
+      : reader_(std::move(store), std::move(leased)) {}
+
+  void find(std::span<PlannedLeaf> leaves) const {
+    if (leaves.empty()) return;
+    const std::string& item = *leaves.front().item;
+    const std::vector<ItemSummary>& items = reader_.record().items;
+    const auto summary = std::find_if(items.begin(), items.end(),
+                                      [&](const ItemSummary& s) { return s.name == item; });
+    if (summary == items.end()) return;
+    const auto wanted = static_cast<std::uint64_t>(
+        std::count_if(leaves.begin(), leaves.end(),
+                      [](const PlannedLeaf& leaf) { return leaf.planned_chunk_count() != 0; }));
+    // One scan reads all records of the item; a look-up reads one, and takes as long as ten of a
+    // scan.
+    if (wanted > summary->leaf_count / 10) {
+      Result<std::vector<StoredLeaf>> stored = reader_.read_leaves(item);
+      if (stored) return match(leaves, *stored);
+    }
+    for (PlannedLeaf& leaf : leaves) {
+      if (leaf.planned_chunk_count() == 0) continue;
+      Result<StoredLeaf> stored = reader_.read_leaf(item, leaf.encoded_path);
+      if (stored) set_base(leaf, std::move(stored->record));
+    }
+  }
+
+ private:
+  void match(std::span<PlannedLeaf> leaves, std::vector<StoredLeaf>& stored) const {
+    auto next = stored.begin();
+    for (PlannedLeaf& leaf : leaves) {
+      while (next != stored.end() && next->encoded_path < leaf.encoded_path) ++next;
+      if (next == stored.end()) return;
+      if (next->encoded_path == leaf.encoded_path && leaf.planned_chunk_count() != 0) {
+        set_base(leaf, std::move(next->record));
+      }
+    }
+  }
+
+  void set_base(PlannedLeaf& leaf, LeafRecord record) const {
+    if (record.inline_bytes || record.chunk_size_bytes != leaf.record.chunk_size_bytes ||
+        record.sources.size() > kSourcesMax) {
+      return;
+    }
+    std::vector<ChunkPlace> places = places_of(record, reader_.record().save, *leaf.item,
+                                               leaf.encoded_path, 0, record.chunk_count());
+    // Places name sources by number.
+    leaf.record.sources = record.sources;
+    leaf.base.emplace(BaseLeaf{std::move(record), std::move(places)});
+  }
+
+  StepReaderImpl reader_;
+};
+
+SharingBase::SharingBase(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+SharingBase::~SharingBase() = default;
+
+std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store,
+                                               std::uint64_t step) {
+  const std::vector<std::uint64_t> steps = store->registry().steps();
+  if (steps.empty()) return nullptr;
+  const auto next = std::lower_bound(steps.begin(), steps.end(), step);
+  std::optional<SaveRegistry::Leased> leased =
+      store->registry().lease(next == steps.begin() ? steps.back() : *std::prev(next));
+  if (!leased || leased->record.placement != Placement::kSegments ||
+      leased->record.origin_saves.size() > kOriginSavesMax) {
+    return nullptr;
+  }
+  return std::unique_ptr<SharingBase>(
+      new SharingBase(std::make_unique<Impl>(std::move(store), *std::move(leased))));
+}
+
+void SharingBase::find(std::span<PlannedLeaf> leaves) const { impl_->find(leaves); }
+
+namespace {
+
+// Of the beginning, middle and end.
+Result<Hash128> sample_hash(const PlannedLeaf& leaf) {
+  const std::uint64_t size_bytes = leaf.record.size_bytes;
+  std::vector<std::byte> sample;
+  std::vector<std::byte> scratch(kSampleSizeBytes);
+  for (const std::uint64_t wanted :
+       {std::uint64_t{0}, size_bytes / 2,
+        size_bytes - std::min<std::uint64_t>(size_bytes, kSampleSizeBytes)}) {
+    const auto size =
+        static_cast<std::size_t>(std::min<std::uint64_t>(kSampleSizeBytes, size_bytes - wanted));
+    const auto bytes = STEPSTONE_TRY(leaf.source->read(wanted, size, scratch));
+    sample.insert(sample.end(), bytes.begin(), bytes.end());
+  }
+  return hash128(sample);
+}
+
+Result<void> hash_chunk(PlannedLeaf& leaf, std::uint32_t chunk) {
+  std::vector<std::byte> scratch(leaf.record.chunk_size_bytes);
+  const auto bytes =
+      STEPSTONE_TRY(leaf.source->read(std::uint64_t{chunk} * leaf.record.chunk_size_bytes,
+                                      leaf.record.chunk_size_at(chunk), scratch));
+  leaf.record.hashes[chunk] = hash128(bytes);
+  return {};
+}
+
+struct Sample {
+  std::uint64_t size_bytes;
+  std::uint32_t chunk_size_bytes;
+  Hash128 hash;
+
+  auto operator<=>(const Sample&) const = default;
+};
+
+}  // namespace
+
+Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_count) {
+  std::map<std::uint64_t, std::size_t> count_of_size;
+  for (const PlannedLeaf& leaf : leaves) {
+    if (leaf.planned_chunk_count() != 0) ++count_of_size[leaf.record.size_bytes];
+  }
+  std::map<Sample, std::vector<PlannedLeaf*>> alike;
+  for (PlannedLeaf& leaf : leaves) {
+    if (leaf.planned_chunk_count() == 0 || count_of_size[leaf.record.size_bytes] == 1) continue;
+    const Sample sample{leaf.record.size_bytes, leaf.record.chunk_size_bytes,
+                        STEPSTONE_TRY(sample_hash(leaf))};
+    alike[sample].push_back(&leaf);
+  }
+  std::vector<std::pair<PlannedLeaf*, std::uint32_t>> chunks;
+  for (const auto& entry : alike) {
+    if (entry.second.size() == 1) continue;
+    for (PlannedLeaf* const leaf : entry.second) {
+      leaf->is_hashed = true;
+      for (std::uint32_t c = 0; c < leaf->record.chunk_count(); ++c) chunks.emplace_back(leaf, c);
+    }
+  }
+  STEPSTONE_TRY(parallel_for(thread_count, chunks.size(), [&](std::size_t i) {
+    return hash_chunk(*chunks[i].first, chunks[i].second);
+  }));
+  for (auto& entry : alike) {
+    std::vector<PlannedLeaf*>& group = entry.second;
+    for (std::size_t i = 1; i < group.size(); ++i) {
+      const auto same = std::find_if(group.begin(), group.begin() + static_cast<std::ptrdiff_t>(i),
+                                     [&](const PlannedLeaf* other) {
+                                       return other->equal == nullptr &&
+                                              other->record.hashes == group[i]->record.hashes;
+                                     });
+      if (same != group.begin() + static_cast<std::ptrdiff_t>(i)) group[i]->equal = *same;
+    }
+  }
+  return {};
+}
+
+void refer_to_equal_leaf(PlannedLeaf& leaf, SaveId save) {
+  const PlannedLeaf& other = *leaf.equal;
+  STEPSTONE_ASSERT(other.equal == nullptr && other.places.size() == leaf.record.chunk_count());
+  leaf.record.codecs = other.record.codecs;
+  leaf.record.stored_sizes = other.record.stored_sizes;
+  leaf.places = other.places;
+  // The sources of the other leaf, and behind them the other leaf itself; each of them may be this
+  // leaf's own place in an earlier save.
+  leaf.record.sources = other.record.sources;
+  leaf.record.sources.push_back({*other.item, other.encoded_path});
+  const auto others_place = static_cast<std::uint32_t>(leaf.record.sources.size());
+  for (ChunkPlace& place : leaf.places) {
+    if (place.source == 0) place.source = others_place;
+    const ChunkSource& source = leaf.record.sources[place.source - 1];
+    if (place.save != save && source.item == *leaf.item &&
+        source.encoded_path == leaf.encoded_path) {
+      place.source = 0;
+    }
+  }
+}
+
+}  // namespace stepstone

@@ -1,0 +1,247 @@
+// What a step has in common with the one before it, or two leaves with each other, is stored once.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <numeric>
+
+#include "engine/step_reader.h"
+#include "engine/store_impl.h"
+#include "tests/support/engine_steps.h"
+#include "tests/support/temporary_directory.h"
+
+namespace stepstone {
+namespace {
+
+using stepstone::testing::content;
+using stepstone::testing::flat_structure;
+using stepstone::testing::leaf_path;
+using stepstone::testing::OwnedSource;
+
+constexpr std::uint32_t kChunk = 4096;  // Small, so that leaves of many chunks are quickly written.
+
+using Leaves = std::vector<std::vector<std::byte>>;
+
+class SharingTest : public ::testing::Test {
+ protected:
+  void SetUp() override { open(); }
+
+  void open() {
+    store_.reset();
+    auto store = Store::open(directory_.path() / "run", {.create_if_missing = true});
+    ASSERT_TRUE(store) << store.error().message;
+    store_ = *std::move(store);
+  }
+
+  // Fails the test, and returns nothing of use, when the save does.
+  SaveCounters save(std::uint64_t step, const Leaves& leaves, SaveOptions options = {},
+                    const std::vector<std::uint64_t>& retire = {}) {
+    options.chunk_size_bytes = kChunk;
+    const auto writer = *store_->begin_save(step, options);
+    EXPECT_TRUE(writer->put_item("state", "standard", flat_structure(leaves.size())));
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      const auto put = writer->put_leaf("state", leaf_path(i),
+                                        {.kind = LeafKind::kArray,
+                                         .dtype = DType::kUint8,
+                                         .shape = {leaves[i].size()},
+                                         .size_bytes = leaves[i].size()},
+                                        std::make_shared<OwnedSource>(leaves[i]));
+      EXPECT_TRUE(put) << put.error().message;
+    }
+    const auto record = writer->commit(retire);
+    EXPECT_TRUE(record) << record.error().message;
+    return writer->counters();
+  }
+
+  Leaves read(std::uint64_t step) const {
+    const auto reader = *store_->read_step(step);
+    const std::vector<StoredLeaf> stored = *reader->read_leaves("state");
+    Leaves leaves;
+    std::vector<ReadRequest> requests;
+    for (const StoredLeaf& leaf : stored) {
+      leaves.emplace_back(static_cast<std::size_t>(leaf.record.size_bytes));
+    }
+    for (std::size_t i = 0; i < stored.size(); ++i) {
+      requests.push_back({"state", &stored[i], leaves[i]});
+    }
+    const Result<void> result = reader->read_all(requests);
+    EXPECT_TRUE(result) << result.error().message;
+    return leaves;
+  }
+  LeafRecord record_of(std::uint64_t step, std::size_t leaf) const {
+    return (*store_->read_step(step))->read_leaf("state", leaf_path(leaf))->record;
+  }
+
+  TemporaryDirectory directory_;
+  std::unique_ptr<Store> store_;
+};
+
+// Three leaves, 2.5 MB, none like another.
+Leaves three_leaves() {
+  return {content(1, 0, 0, 1 << 20), content(1, 0, 1, (1 << 20) + 77), content(1, 0, 2, 500'000)};
+}
+
+std::uint64_t total_size(const Leaves& leaves) {
+  return std::accumulate(leaves.begin(), leaves.end(), std::uint64_t{0},
+                         [](std::uint64_t sum, const auto& leaf) { return sum + leaf.size(); });
+}
+
+TEST_F(SharingTest, AStepThatRepeatsTheLastOneStoresOnlyRecords) {
+  const Leaves leaves = three_leaves();
+  const SaveCounters first = save(1, leaves);
+  EXPECT_EQ(first.shared_bytes, 0U);
+  EXPECT_GE(first.stored_bytes, total_size(leaves));
+  const SaveCounters second = save(2, leaves);
+  EXPECT_EQ(second.size_bytes, total_size(leaves));
+  EXPECT_EQ(second.shared_bytes, total_size(leaves));
+  EXPECT_LT(second.stored_bytes, total_size(leaves) / 50);
+  EXPECT_EQ(store_->step_record(2)->segments.size(), 1U);
+  EXPECT_EQ(store_->step_record(2)->origin_saves,
+            std::vector<SaveId>{store_->step_record(1)->save});
+  EXPECT_TRUE(read(2) == leaves);
+  open();
+  EXPECT_TRUE(read(1) == leaves);
+  EXPECT_TRUE(read(2) == leaves);
+  EXPECT_TRUE(store_->verify()->damages.empty());
+}
+
+TEST_F(SharingTest, OnlyChangedChunksAreStored) {
+  std::map<std::uint64_t, Leaves> steps;
+  Leaves leaves = three_leaves();
+  for (std::uint64_t step = 1; step <= 5; ++step) {
+    // Another place of another leaf each time; the last chunk of a leaf is a short one.
+    std::vector<std::byte>& leaf = leaves[step % leaves.size()];
+    leaf[(step * 300'007) % leaf.size()] ^= std::byte{1};
+    leaves[1].back() ^= std::byte{2};
+    const SaveCounters counters = save(step, leaves);
+    if (step > 1) {
+      EXPECT_GE(counters.shared_bytes, total_size(leaves) - std::uint64_t{3} * kChunk);
+      EXPECT_LT(counters.shared_bytes, total_size(leaves));
+    }
+    steps[step] = leaves;
+  }
+  open();
+  for (const auto& [step, expected] : steps) EXPECT_TRUE(read(step) == expected) << step;
+  // Origins lead to where the bytes are, not to the step before.
+  EXPECT_EQ(record_of(5, 0).origins.front().save.step, 1U);
+  EXPECT_EQ(store_->step_record(5)->origin_saves.size(), 4U);
+}
+
+TEST_F(SharingTest, CanBeTurnedOff) {
+  const Leaves leaves = three_leaves();
+  save(1, leaves);
+  const SaveCounters second = save(2, leaves, {.share = false});
+  EXPECT_EQ(second.shared_bytes, 0U);
+  EXPECT_GE(second.stored_bytes, total_size(leaves));
+  EXPECT_TRUE(store_->step_record(2)->origin_saves.empty());
+}
+
+TEST_F(SharingTest, LeavesThatGrowShrinkComeAndGoShareWhatTheyCan) {
+  Leaves leaves = three_leaves();
+  save(1, leaves);
+  leaves[0].resize(leaves[0].size() + 10 * kChunk, std::byte{7});
+  leaves[1].resize(100 * kChunk + 5);  // Its last chunk is now cut short.
+  leaves[2].resize(kChunk);            // Now stands in its record.
+  leaves.push_back(content(2, 0, 3, 1 << 19));
+  save(2, leaves);
+  EXPECT_TRUE(read(2) == leaves);
+  leaves.pop_back();
+  leaves[2] = content(3, 0, 2, 700'000);
+  save(3, leaves);
+  open();
+  EXPECT_TRUE(read(3) == leaves);
+}
+
+TEST_F(SharingTest, EqualLeavesOfAStepAreStoredOnce) {
+  const std::vector<std::byte> tied = content(9, 0, 0, 800'000);
+  std::vector<std::byte> other = tied;
+  other[400'100] ^= std::byte{1};  // Equal in every place that is sampled.
+  const Leaves leaves = {tied, content(9, 0, 1, 800'000), tied, other, tied};
+  const SaveCounters counters = save(1, leaves);
+  EXPECT_EQ(counters.shared_bytes, 2 * tied.size());
+  EXPECT_LT(counters.stored_bytes, 3 * tied.size() + 100'000);
+  EXPECT_TRUE(read(1) == leaves);
+  ASSERT_EQ(record_of(1, 4).sources.size(), 1U);
+  EXPECT_EQ(record_of(1, 4).sources[0].encoded_path, leaf_path(0));
+  EXPECT_TRUE(store_->step_record(1)->origin_saves.empty());
+}
+
+// Weights that were tied part, and what they still have in common is found where it was stored.
+TEST_F(SharingTest, TiedLeavesMayPart) {
+  const std::vector<std::byte> tied = content(9, 0, 0, 800'000);
+  Leaves leaves = {tied, tied};
+  save(1, leaves);
+  leaves[1][0] ^= std::byte{1};
+  const SaveCounters second = save(2, leaves);
+  EXPECT_EQ(second.shared_bytes, 2 * tied.size() - kChunk);
+  EXPECT_TRUE(read(2) == leaves);
+  leaves[0] = content(10, 0, 0, 800'000);
+  save(3, leaves);
+  leaves[1] = leaves[0];
+  const SaveCounters fourth = save(4, leaves);
+  EXPECT_EQ(fourth.shared_bytes, 2 * tied.size());
+  open();
+  EXPECT_TRUE(read(4) == leaves);
+  EXPECT_TRUE(store_->verify()->damages.empty());
+}
+
+TEST_F(SharingTest, AnOverwrittenStepMayShareWithWhatItReplaces) {
+  Leaves leaves = three_leaves();
+  save(1, leaves);
+  leaves[2][0] ^= std::byte{1};
+  const SaveCounters second = save(1, leaves, {.overwrite = true});
+  EXPECT_EQ(second.shared_bytes, total_size(leaves) - kChunk);
+  EXPECT_TRUE(read(1) == leaves);
+}
+
+// Every chunk is where its record says, so that a large read needs no look-ups.
+TEST_F(SharingTest, ExtentsLeadToEveryChunk) {
+  Leaves leaves = three_leaves();
+  leaves.push_back(leaves[0]);
+  save(1, leaves);
+  leaves[1][5000] ^= std::byte{1};
+  save(2, leaves);
+  store_.reset();
+  const auto store = std::make_shared<StoreImpl>(directory_.path() / "run", OpenOptions());
+  ASSERT_TRUE(store->open());
+  for (const std::uint64_t step : {1U, 2U}) {
+    const StepReaderImpl reader(store, *store->registry().lease(step));
+    const std::vector<StoredLeaf> stored = *reader.read_leaves("state");
+    for (const StoredLeaf& leaf : stored) {
+      const auto places = places_of(leaf.record, reader.record().save, "state", leaf.encoded_path,
+                                    0, leaf.record.chunk_count());
+      for (std::uint32_t chunk = 0; chunk < leaf.record.chunk_count(); ++chunk) {
+        std::vector<std::byte> bytes(leaf.record.chunk_size_at(chunk));
+        EXPECT_TRUE(reader.read_chunk_at("state", leaf, chunk, places[chunk], bytes)) << chunk;
+        // Each alone as well.
+        const auto place =
+            places_of(leaf.record, reader.record().save, "state", leaf.encoded_path, chunk, 1);
+        EXPECT_EQ(place[0].offset_bytes, places[chunk].offset_bytes);
+      }
+    }
+  }
+}
+
+// An extent is a hint: a wrong one costs time, not data.
+TEST_F(SharingTest, AWrongExtentIsNotFollowed) {
+  save(1, three_leaves());
+  store_.reset();
+  const auto store = std::make_shared<StoreImpl>(directory_.path() / "run", OpenOptions());
+  ASSERT_TRUE(store->open());
+  const StepReaderImpl reader(store, *store->registry().lease(1));
+  const StoredLeaf leaf = *reader.read_leaf("state", leaf_path(0));
+  std::vector<std::byte> bytes(kChunk);
+  ChunkPlace place =
+      places_of(leaf.record, reader.record().save, "state", leaf.encoded_path, 3, 1)[0];
+  place.offset_bytes += 1;
+  EXPECT_FALSE(reader.read_chunk_at("state", leaf, 3, place, bytes));
+  place.offset_bytes = ~std::uint64_t{0} - 100;
+  EXPECT_FALSE(reader.read_chunk_at("state", leaf, 3, place, bytes));
+  place.segment = 4000;
+  EXPECT_FALSE(reader.read_chunk_at("state", leaf, 3, place, bytes));
+  EXPECT_TRUE(reader.read_chunk("state", leaf, 3, 0, bytes));
+  const std::vector<std::byte> saved = three_leaves()[0];
+  EXPECT_EQ(bytes, std::vector<std::byte>(saved.begin() + 3 * kChunk, saved.begin() + 4 * kChunk));
+}
+
+}  // namespace
+}  // namespace stepstone
