@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "api/cast.h"
+#include "engine/huge_memory.h"
 #include "format/assert.h"
 #include "format/limits.h"
 
@@ -298,7 +299,7 @@ class TreeReader {
     std::vector<ReadRequest> requests;
     for (std::size_t i = 0; i < leaves_.size(); ++i) {
       const auto size = static_cast<std::size_t>(leaves_[i].record.size_bytes);
-      buffers_[i] = std::make_shared_for_overwrite<std::byte[]>(size);
+      buffers_[i] = allocate_huge(size);
       requests.push_back({item_, &leaves_[i], {buffers_[i].get(), size}});
     }
     return reader_.read_all(requests);

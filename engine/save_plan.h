@@ -9,6 +9,8 @@
 
 #include "engine/chunk_places.h"
 #include "engine/leaf_source.h"
+#include "engine/store.h"
+#include "format/chunk_codec.h"
 #include "format/records.h"
 
 namespace stepstone {
@@ -33,11 +35,16 @@ struct PlannedLeaf {
   LeafRecord record;
   std::shared_ptr<const LeafSource> source;
   bool is_inline = false;
-  bool is_hashed = false;  // The record's hashes are known before the chunks are written.
+  Compression compression = Compression::kNone;
+  bool is_encoded = false;  // Its chunks go through the encoder.
+  bool is_hashed = false;   // The record's hashes are known before the chunks are written.
   const PlannedLeaf* equal = nullptr;  // A leaf of the same save with the same bytes.
   std::optional<BaseLeaf> base;
   std::vector<ChunkPlace> places;  // One per chunk, unless inline.
 
+  ElementLayout layout() const {
+    return record.dtype ? element_layout(*record.dtype) : ElementLayout();
+  }
   // Chunks that need to be looked at: those of an equal leaf stand there.
   std::uint32_t planned_chunk_count() const {
     return is_inline || equal != nullptr ? 0 : record.chunk_count();

@@ -165,19 +165,29 @@ std::string StepReaderImpl::key_of_chunk(std::string_view item, const StoredLeaf
 bool StepReaderImpl::read_chunk_at(std::string_view item, const StoredLeaf& leaf,
                                    std::uint32_t chunk, const ChunkPlace& place,
                                    std::span<std::byte> destination) const {
-  if (!place.has_extent() || leaf.record.codec_at(chunk) != Codec::kRaw) return false;
+  if (!place.has_extent()) return false;
   const auto file = files_.find(place.save, place.segment);
   if (file == nullptr) return false;
   const std::uint64_t offset =
       value_offset_bytes(leaf.record, item, leaf.encoded_path, chunk, place);
-  auto* const memory = reinterpret_cast<char*>(destination.data());
-  rocksdb::Slice bytes;
-  const rocksdb::IOStatus status =
-      file->Read(offset, destination.size(), rocksdb::IOOptions(), &bytes, memory, nullptr);
-  if (status.ok() && bytes.size() == destination.size()) {
-    if (bytes.data() != memory) std::memcpy(memory, bytes.data(), bytes.size());
-    if (hash128(destination) == leaf.record.hashes[chunk]) return true;
-  }
+  const auto read_into = [&](std::span<std::byte> memory) {
+    auto* const begin = reinterpret_cast<char*>(memory.data());
+    rocksdb::Slice bytes;
+    const rocksdb::IOStatus status =
+        file->Read(offset, memory.size(), rocksdb::IOOptions(), &bytes, begin, nullptr);
+    if (!status.ok() || bytes.size() != memory.size()) return false;
+    if (bytes.data() != begin) std::memcpy(begin, bytes.data(), bytes.size());
+    return true;
+  };
+  const auto read_decoded = [&] {
+    const Codec codec = leaf.record.codec_at(chunk);
+    if (codec == Codec::kRaw) return read_into(destination);
+    const ChunkScratchPool::Lease scratch = scratches_.take();
+    scratch->stored.resize(leaf.record.stored_size_at(chunk));
+    return read_into(scratch->stored) &&
+           scratch->decoder.decode(codec, scratch->stored, destination).has_value();
+  };
+  if (read_decoded() && hash128(destination) == leaf.record.hashes[chunk]) return true;
   files_.give_up(place.save);
   return false;
 }
@@ -203,7 +213,13 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
   const auto value =
       STEPSTONE_TRY_CONTEXT(get(key_of_chunk(item, leaf, chunk), /*is_chunk=*/true), name());
   if (!value) return fail(ErrorCode::kCorrupt, name() + ": it is gone");
-  return copy_checked(as_bytes(value->ToStringView()));
+  const std::span<const std::byte> stored = as_bytes(value->ToStringView());
+  const Codec codec = record.codec_at(chunk);
+  if (codec == Codec::kRaw) return copy_checked(stored);
+  const ChunkScratchPool::Lease scratch = scratches_.take();
+  scratch->decoded.resize(record.chunk_size_at(chunk));
+  STEPSTONE_TRY_CONTEXT(scratch->decoder.decode(codec, stored, scratch->decoded), name());
+  return copy_checked(scratch->decoded);
 }
 
 StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(impl)) {}

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/chunk_places.h"
+#include "engine/chunk_scratch.h"
 #include "engine/segment_files.h"
 #include "engine/store.h"
 #include "engine/store_impl.h"
@@ -50,6 +51,7 @@ class StepReaderImpl {
   const StepRecord record_;
   std::unique_ptr<SaveRegistry::Lease> lease_;
   mutable SegmentFiles files_;
+  mutable ChunkScratchPool scratches_;
 };
 
 }  // namespace stepstone

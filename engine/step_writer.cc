@@ -32,6 +32,8 @@ constexpr std::uint64_t kInlineSizeBytes = std::uint64_t{32} << 10;
 // Steps up to this size, records counted roughly, travel in the commit batch.
 constexpr std::uint64_t kSmallStepSizeBytes = std::uint64_t{256} << 10;
 constexpr std::uint64_t kRecordSizeEstimateBytes = 256;
+// Chunks that are encoded to find out whether it pays.
+constexpr std::uint64_t kSampledChunks = 9;
 // A run of chunks shorter than this is not worth a file of its own...
 constexpr std::uint64_t kSegmentSizeBytesMin = std::uint64_t{8} << 20;
 // ...and one longer than this is cut, so that one file never holds too much to rewrite.
@@ -83,6 +85,9 @@ class StepWriter::Impl {
 
   Result<void> check_leaves();
   Result<void> find_shared();
+  // Decides which leaves go through the encoder.
+  Result<void> decide_encoding();
+  Result<EncodingSample> sample_encoding(std::span<PlannedLeaf* const> leaves) const;
   Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
                                  std::span<const PlannedLeaf> leaves) const;
   std::vector<ChunkRun> plan_runs();
@@ -93,7 +98,7 @@ class StepWriter::Impl {
   Result<std::span<const std::byte>> read_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
                                                 std::span<std::byte> scratch);
   Result<void> write_chunk(PlannedLeaf& leaf, std::uint32_t chunk, std::span<const std::byte> bytes,
-                           RunSegment& segment);
+                           ChunkEncoder& encoder, RunSegment& segment);
   // Turns the places of all chunks into what the records say of them.
   void settle_places(StepRecord& step, const std::vector<RunSegment>& runs);
   // The step's own copy, items and leaves, in key order.
@@ -122,6 +127,9 @@ class StepWriter::Impl {
   std::unique_ptr<SharingBase> base_;
   SaveCounters counters_;
   std::atomic<std::uint64_t> shared_bytes_ = 0;
+  std::atomic<std::uint64_t> encoded_bytes_ = 0;
+  // What the save tells the store's policy about: all leaves that were free to choose chose this.
+  std::optional<bool> auto_is_encoded_;
   bool is_begun_ = false;    // commit() was called.
   bool is_settled_ = false;  // The registry knows how the save ended, or must not know.
 };
@@ -163,6 +171,7 @@ Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encod
   leaf.record.shape = std::move(info.shape);
   leaf.record.size_bytes = info.size_bytes;
   leaf.record.chunk_size_bytes = options_.chunk_size_bytes;
+  leaf.compression = info.compression.value_or(options_.compression);
   const std::uint64_t chunk_count = info.size_bytes / options_.chunk_size_bytes +
                                     (info.size_bytes % options_.chunk_size_bytes != 0 ? 1 : 0);
   if (chunk_count > limits::kChunksPerLeafMax) {
@@ -217,6 +226,72 @@ Result<void> StepWriter::Impl::find_shared() {
     begin = end;
   }
   return {};
+}
+
+Result<void> StepWriter::Impl::decide_encoding() {
+  std::vector<PlannedLeaf*> undecided;
+  for (PlannedLeaf& leaf : leaves_) {
+    if (leaf.planned_chunk_count() == 0) continue;
+    leaf.is_encoded = leaf.compression == Compression::kAlways;
+    if (leaf.compression == Compression::kAuto) undecided.push_back(&leaf);
+  }
+  if (!undecided.empty()) {
+    const EncodingSample sample = STEPSTONE_TRY(sample_encoding(undecided));
+    auto_is_encoded_ = store_->compression_policy().should_encode(sample, store_->thread_count());
+    for (PlannedLeaf* const leaf : undecided) leaf->is_encoded = *auto_is_encoded_;
+  }
+  for (PlannedLeaf& leaf : leaves_) {
+    const bool base_is_encoded = leaf.base && !leaf.base->record.codecs.empty();
+    if (!leaf.is_encoded && !base_is_encoded) continue;
+    leaf.record.codecs.assign(leaf.record.chunk_count(), Codec::kRaw);
+    for (std::uint32_t chunk = 0; chunk < leaf.record.chunk_count(); ++chunk) {
+      leaf.record.stored_sizes.push_back(
+          static_cast<std::uint32_t>(leaf.record.chunk_size_at(chunk)));
+    }
+  }
+  return {};
+}
+
+// Encodes a few chunks from all over the state.
+Result<EncodingSample> StepWriter::Impl::sample_encoding(
+    std::span<PlannedLeaf* const> leaves) const {
+  std::uint64_t chunk_count = 0;
+  for (const PlannedLeaf* const leaf : leaves) chunk_count += leaf->planned_chunk_count();
+  const std::uint64_t sampled_count = std::min<std::uint64_t>(chunk_count, kSampledChunks);
+  ChunkEncoder encoder;
+  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  std::uint64_t size_bytes = 0;
+  std::uint64_t stored_bytes = 0;
+  std::chrono::duration<double> time{};
+  auto leaf = leaves.begin();
+  std::uint64_t first = 0;  // Chunk of `leaf`, in the numbering of all of them.
+  for (std::uint64_t i = 0; i < sampled_count; ++i) {
+    const std::uint64_t wanted = (2 * i + 1) * chunk_count / (2 * sampled_count);
+    while (wanted - first >= (*leaf)->planned_chunk_count()) {
+      first += (*leaf)->planned_chunk_count();
+      ++leaf;
+    }
+    const auto chunk = static_cast<std::uint32_t>(wanted - first);
+    const LeafRecord& record = (*leaf)->record;
+    const auto bytes =
+        STEPSTONE_TRY_CONTEXT((*leaf)->source->read(std::uint64_t{chunk} * record.chunk_size_bytes,
+                                                    record.chunk_size_at(chunk), scratch),
+                              leaf_name_of(**leaf));
+    const auto begin = std::chrono::steady_clock::now();
+    stored_bytes += encoder.encode(bytes, (*leaf)->layout()).bytes.size();
+    // The first one pays for the encoder's memory.
+    if (i != 0 || sampled_count == 1) {
+      time += std::chrono::steady_clock::now() - begin;
+    }
+    size_bytes += bytes.size();
+  }
+  EncodingSample sample;
+  sample.stored_fraction = static_cast<double>(stored_bytes) / static_cast<double>(size_bytes);
+  const auto timed_bytes = static_cast<double>(size_bytes) *
+                           static_cast<double>(sampled_count == 1 ? 1 : sampled_count - 1) /
+                           static_cast<double>(sampled_count);
+  sample.encode_bytes_per_second = timed_bytes / std::max(time.count(), 1e-9);
+  return sample;
 }
 
 Result<void> StepWriter::Impl::check_item_leaves(const std::string& name, const PlannedItem& item,
@@ -277,9 +352,15 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
     STEPSTONE_TRY(write_small(addition));
   } else {
     STEPSTONE_TRY(find_shared());
+    STEPSTONE_TRY(decide_encoding());
     STEPSTONE_TRY(write_segments(addition));
   }
   const auto written = std::chrono::steady_clock::now();
+  if (auto_is_encoded_ && shared_bytes_ < size_bytes_ / 2) {
+    const std::chrono::duration<double> seconds = written - begin;
+    store_->compression_policy().note(*auto_is_encoded_, size_bytes_ - shared_bytes_,
+                                      seconds.count());
+  }
 
   // A commit that fails on the way leaves unknown whether the step exists, so that its files must
   // not be given up: the next open finds out.
@@ -288,6 +369,7 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
   base_.reset();
   counters_.size_bytes = size_bytes_;
   counters_.shared_bytes = shared_bytes_;
+  counters_.encoded_bytes = encoded_bytes_;
   counters_.thread_count = is_small ? 1 : store_->thread_count();
   counters_.write_time = written - begin;
   counters_.commit_time = std::chrono::steady_clock::now() - written;
@@ -383,6 +465,11 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
   }
   for (PlannedLeaf& leaf : leaves_) {
     if (leaf.is_inline || leaf.record.chunk_count() == 0) continue;
+    if (std::all_of(leaf.record.codecs.begin(), leaf.record.codecs.end(),
+                    [](Codec codec) { return codec == Codec::kRaw; })) {
+      leaf.record.codecs.clear();
+      leaf.record.stored_sizes.clear();
+    }
     if (leaf.equal != nullptr) {
       refer_to_equal_leaf(leaf, save_);
       shared_bytes_ += leaf.record.size_bytes;
@@ -395,6 +482,7 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
 
 Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
   std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  ChunkEncoder encoder;
   // The leaf that chunk run.begin belongs to.
   auto index = static_cast<std::size_t>(
       std::upper_bound(first_chunks_.begin(), first_chunks_.end(), run.begin) -
@@ -408,9 +496,14 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
       const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
       if (is_in_base(leaf, chunk)) {
         leaf.places[chunk] = leaf.base->places[chunk];
+        if (!leaf.record.codecs.empty()) {
+          leaf.record.codecs[chunk] = leaf.base->record.codec_at(chunk);
+          leaf.record.stored_sizes[chunk] =
+              static_cast<std::uint32_t>(leaf.base->record.stored_size_at(chunk));
+        }
         shared_bytes_ += bytes.size();
       } else {
-        STEPSTONE_TRY(write_chunk(leaf, chunk, bytes, segment));
+        STEPSTONE_TRY(write_chunk(leaf, chunk, bytes, encoder, segment));
       }
       progress_->add(bytes.size());
     }
@@ -432,7 +525,8 @@ Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& lea
 }
 
 Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
-                                           std::span<const std::byte> bytes, RunSegment& segment) {
+                                           std::span<const std::byte> bytes, ChunkEncoder& encoder,
+                                           RunSegment& segment) {
   if (!segment.writer) {
     segment.writer = STEPSTONE_TRY(create_segment(SegmentContent::kChunks));
   }
@@ -440,9 +534,16 @@ Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chun
                         .source = 0,
                         .segment = segment.number,
                         .offset_bytes = segment.writer->next_offset_bytes()};
-  STEPSTONE_TRY_CONTEXT(
-      segment.writer->put(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk), as_text(bytes)),
-      leaf_name_of(leaf));
+  EncodedChunk encoded{.codec = Codec::kRaw, .bytes = bytes};
+  if (leaf.is_encoded) encoded = encoder.encode(bytes, leaf.layout());
+  if (encoded.codec != Codec::kRaw) {
+    leaf.record.codecs[chunk] = encoded.codec;
+    leaf.record.stored_sizes[chunk] = static_cast<std::uint32_t>(encoded.bytes.size());
+    encoded_bytes_ += bytes.size();
+  }
+  STEPSTONE_TRY_CONTEXT(segment.writer->put(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk),
+                                            as_text(encoded.bytes)),
+                        leaf_name_of(leaf));
   return {};
 }
 

@@ -41,21 +41,31 @@ struct OpenOptions {
   std::shared_ptr<rocksdb::FileSystem> file_system;
 };
 
+// Compression is lossless and by the chunk; a chunk that does not become smaller is stored as it
+// is.
+enum class Compression {
+  kNone,
+  kAuto,    // Where a sample of the state and the earlier saves say that it makes the save shorter.
+  kAlways,  // Wherever it makes a chunk smaller.
+};
+
 struct SaveOptions {
   bool overwrite = false;  // Replace an existing step, in the instant of the commit.
   std::uint32_t chunk_size_bytes = std::uint32_t{256} << 10;
   // Refer to chunks that the step before has, and to equal leaves, instead of storing them again.
   // Damage to what is shared is damage to all that share it.
   bool share = true;
+  Compression compression = Compression::kAuto;
   std::string metrics;          // JSON text, or empty.
   std::string custom_metadata;  // JSON text, or empty.
 };
 
 // What a save did.
 struct SaveCounters {
-  std::uint64_t size_bytes = 0;    // Of all leaves.
-  std::uint64_t stored_bytes = 0;  // Of the files or entries that it wrote.
-  std::uint64_t shared_bytes = 0;  // Of the leaves, found to be stored already.
+  std::uint64_t size_bytes = 0;     // Of all leaves.
+  std::uint64_t stored_bytes = 0;   // Of the files or entries that it wrote.
+  std::uint64_t shared_bytes = 0;   // Of the leaves, found to be stored already.
+  std::uint64_t encoded_bytes = 0;  // Of the leaves, stored in fewer bytes.
   unsigned thread_count = 0;
   std::chrono::nanoseconds write_time{};   // Hashing and writing, until all is on disk.
   std::chrono::nanoseconds commit_time{};  // Making it visible.
@@ -144,6 +154,7 @@ struct LeafInfo {
   std::optional<DType> dtype;  // Set exactly for kArray.
   std::vector<std::uint64_t> shape;
   std::uint64_t size_bytes = 0;
+  std::optional<Compression> compression;  // Other than the save's.
 };
 
 // A step being written. Collects items and leaves; commit() checks and writes them. Not

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/compression_policy.h"
 #include "engine/file_system.h"
 #include "engine/head_file.h"
 #include "engine/save_registry.h"
@@ -36,6 +37,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   const OpenOptions& options() const { return options_; }
   unsigned thread_count() const { return thread_count_; }
   SaveRegistry& registry() { return *registry_; }
+  CompressionPolicy& compression_policy() { return compression_policy_; }
   rocksdb::DB& database() { return *database_; }
   rocksdb::Env& env() { return *env_; }
   StoreFileSystem& file_system() const { return *file_system_; }
@@ -101,6 +103,8 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   std::mutex commit_mutex_;  // Guards what follows: commits take turns.
   StoreRecord store_record_;
   std::optional<HeadFile> head_;
+
+  CompressionPolicy compression_policy_;
 
   std::atomic<bool> has_failed_ = false;
   // In the names of staged files, which must be new: a file that an earlier run left and this one
