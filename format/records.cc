@@ -235,7 +235,7 @@ Result<void> check_leaf(const LeafRecord& record) {
     return corrupt("leaf record: wrong number of codecs");
   }
   for (const Codec codec : record.codecs) {
-    if (codec != Codec::kRaw) return fail(ErrorCode::kUnsupported, "leaf record: unknown codec");
+    if (codec > kCodecLast) return fail(ErrorCode::kUnsupported, "leaf record: unknown codec");
   }
   std::uint64_t first_free = 0;
   for (const ChunkOrigin& origin : record.origins) {

@@ -88,7 +88,9 @@ struct ItemRecord {
   bool operator==(const ItemRecord&) const = default;
 };
 
-enum class Codec : std::uint8_t { kRaw = 0 };
+// How a chunk is stored; format/chunk_codec.h.
+enum class Codec : std::uint8_t { kRaw = 0, kConstant = 1, kPlanes = 2 };
+inline constexpr Codec kCodecLast = Codec::kPlanes;
 
 // A run of chunks that stand elsewhere, each under its own number.
 struct ChunkOrigin {
