@@ -59,7 +59,6 @@ class CheckpointManager::Impl {
     save.statistics.step = step;
     save.statistics.leaf_count = plan.leaf_count();
     save.statistics.size_bytes = plan.size_bytes();
-    save.statistics.thread_count = effective_thread_count(0);
     if (!options_.enable_async_checkpointing) {
       STEPSTONE_TRY(finish(save));
       return true;
@@ -183,9 +182,14 @@ class CheckpointManager::Impl {
     if (statistics.is_async) statistics.queue_s = seconds_between(save.queued, begun);
     Result<void> committed = commit(*save.writer, statistics.step);
     const Clock::time_point ended = Clock::now();
+    const SaveCounters counters = save.writer->counters();
     save.writer.reset();
     if (!committed) return committed;
-    statistics.write_s = seconds_between(begun, ended);
+    statistics.stored_bytes = counters.stored_bytes;
+    statistics.shared_bytes = counters.shared_bytes;
+    statistics.thread_count = counters.thread_count;
+    statistics.write_s = std::chrono::duration<double>(counters.write_time).count();
+    statistics.commit_s = std::chrono::duration<double>(counters.commit_time).count();
     statistics.total_s = seconds_between(save.begun, ended);
     if (!statistics.is_async) statistics.stall_s = statistics.total_s;
     report(statistics, options_.on_save, last_save_);

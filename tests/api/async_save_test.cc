@@ -57,12 +57,14 @@ Tree borrowed(const std::vector<std::byte>& memory) {
   return Tree::dict({{"w", *Array::borrow(DType::kUint8, {memory.size()}, memory)}});
 }
 
-// Owned, and small or too large to be saved under a FileSizeLimit of one MiB.
+// Owned, and small; or too large to be saved under a FileSizeLimit of one MiB, and like no other
+// such save, so that no step has what it could share.
 args::StandardSave small_save(std::uint64_t step) {
   return args::StandardSave(Tree::dict({{"step", static_cast<std::int64_t>(step)}}));
 }
 args::StandardSave large_save() {
-  return args::StandardSave(*Array::zeros(DType::kUint8, {4 * kMiB}));
+  static std::uint32_t value = 0;
+  return args::StandardSave(array_of(std::vector<std::uint32_t>(kMiB, ++value)));
 }
 
 class AsyncSaveTest : public ::testing::Test {
@@ -412,14 +414,17 @@ TEST_F(AsyncSaveTest, StatisticsSayWhatASaveAndARestoreDid) {
     EXPECT_EQ(save.wait_s, 0);
     EXPECT_GT(save.stall_s, 0);
     EXPECT_GT(save.write_s, 0);
+    EXPECT_GT(save.commit_s, 0);
     EXPECT_GE(save.total_s, save.write_s + save.commit_s);
   }
   EXPECT_EQ(saves[0].step, 3U);
+  EXPECT_GT(saves[0].stored_bytes, 0U);
   EXPECT_TRUE(saves[0].is_async);
   EXPECT_EQ(saves[0].staged_bytes, kMiB);
   EXPECT_GT(saves[0].stage_s, 0);
   EXPECT_NE(threads[0], std::this_thread::get_id());
   EXPECT_EQ(saves[1].step, 4U);
+  EXPECT_GE(saves[1].shared_bytes, kMiB) << "the bytes of step 3";
   EXPECT_FALSE(saves[1].is_async);
   EXPECT_EQ(saves[1].staged_bytes, 0U);
   EXPECT_EQ(saves[1].stage_s, 0);
