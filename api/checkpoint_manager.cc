@@ -2,94 +2,119 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
 
 #include "api/tree_io.h"
+#include "engine/parallel.h"
+#include "engine/staging_pool.h"
 #include "engine/store.h"
 
 namespace stepstone {
+namespace {
 
-// One save runs in the background at a time. `call_mutex_` lets one call at a time start, await or
-// close; `state_mutex_` guards what the background thread shares with the callers, keeps the store
-// from being closed under those who ask for its steps, and is never held for long.
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+}  // namespace
+
+// The calling thread plans a save, waits for room, copies what is borrowed, and appends the save to
+// the queue; one thread takes the saves from the queue's front. `call_mutex_` lets one call at a
+// time start, await or close; `state_mutex_` guards what the background thread shares with the
+// callers, keeps the store from being closed under those who ask for its steps, and is never held
+// for long.
 class CheckpointManager::Impl {
  public:
   Impl(std::unique_ptr<Store> store, CheckpointManagerOptions options)
-      : directory_(store->directory()), options_(options), store_(std::move(store)) {}
+      : directory_(store->directory()), options_(std::move(options)), store_(std::move(store)) {}
+
+  Result<void> reserve_staging() { return staging_.reserve(options_.staging_reserve_bytes); }
 
   Result<bool> save(std::uint64_t step, const Tree& tree, const SaveOptions& options) {
+    const Clock::time_point begun = Clock::now();
     const std::scoped_lock call(call_mutex_);
     STEPSTONE_TRY(check_open());
     if (options_.read_only) {
       return fail(ErrorCode::kReadOnly,
                   fmt::format("step {}: {} was opened read-only", step, directory_.string()));
     }
-    STEPSTONE_TRY(finish_background());
+    STEPSTONE_TRY(check_for_errors());
     if (!options.force && !should_save(step)) return false;
-    STEPSTONE_TRY_CONTEXT(check_tree(tree), fmt::format("step {}", step));
-    std::shared_ptr<StepWriter> writer = STEPSTONE_TRY(store_->begin_save(
+    TreePlan plan = STEPSTONE_TRY_CONTEXT(TreePlan::make(tree), fmt::format("step {}", step));
+    STEPSTONE_TRY(check_not_queued(step));
+    Save save;
+    save.begun = begun;
+    save.writer = STEPSTONE_TRY(store_->begin_save(
         step, {.metrics = options.metrics, .custom_metadata = options.custom_metadata}));
-    const bool is_async = options_.enable_async_checkpointing;
-    STEPSTONE_TRY_CONTEXT(put_tree(*writer, kDefaultItem, is_async ? staged(tree) : tree),
-                          fmt::format("step {}", step));
-    std::vector<std::uint64_t> retired = retired_by(step);
-    if (!is_async) {
-      STEPSTONE_TRY(writer->commit(retired));
+    STEPSTONE_TRY_CONTEXT(plan.put(*save.writer, kDefaultItem), fmt::format("step {}", step));
+    save.statistics.step = step;
+    save.statistics.leaf_count = plan.leaf_count();
+    save.statistics.size_bytes = plan.size_bytes();
+    if (!options_.enable_async_checkpointing) {
+      STEPSTONE_TRY(finish(save));
       return true;
     }
-    auto work = [this, writer = std::move(writer), retired = std::move(retired)]() mutable {
-      Result<StepRecord> result = commit(*writer, retired);
-      writer.reset();
-      const std::scoped_lock lock(state_mutex_);
-      is_saving_ = false;
-      if (!result) background_error_ = std::move(result).error();
-    };
-    set_saving(true);
-    try {
-      background_ = std::thread(work);
-    } catch (const std::exception&) {
-      // No thread to be had, or no memory for one: the caller waits.
-      work();
-      STEPSTONE_TRY(check_for_errors());
-    }
+    save.statistics.is_async = true;
+    save.statistics.wait_s = wait_for_room(plan.size_bytes());
+    // Of those that it waited for.
+    STEPSTONE_TRY(check_for_errors());
+    const Clock::time_point planned = Clock::now();
+    save.statistics.staged_bytes =
+        STEPSTONE_TRY_CONTEXT(plan.stage(staging_), fmt::format("step {}", step));
+    save.statistics.staging_capacity_bytes = staging_.capacity_bytes();
+    save.queued = Clock::now();
+    save.statistics.stage_s = seconds_between(planned, save.queued);
+    save.statistics.stall_s = seconds_between(begun, save.queued);
+    STEPSTONE_TRY(enqueue(std::move(save)));
     return true;
   }
 
   // The first save counts from its beginning, not only from its commit.
   bool should_save(std::uint64_t step) const {
     const std::scoped_lock lock(state_mutex_);
-    return step % options_.save_interval_steps == 0 || (!is_saving_ && store_->steps().empty());
+    return step % options_.save_interval_steps == 0 || (queue_.empty() && store_->steps().empty());
   }
 
   Result<void> wait_until_finished() {
     const std::scoped_lock call(call_mutex_);
-    return finish_background();
+    wait_for_queue();
+    return check_for_errors();
   }
 
   Result<void> check_for_errors() {
     const std::scoped_lock lock(state_mutex_);
-    if (is_saving_ || !background_error_) return {};
-    Error error = *std::move(background_error_);
-    background_error_.reset();
+    if (!first_error_) return {};
+    Error error = *std::move(first_error_);
+    first_error_.reset();
+    if (later_error_count_ != 0) {
+      error.message += fmt::format(" (and {} more {} failed after it)", later_error_count_,
+                                   later_error_count_ == 1 ? "save" : "saves");
+      later_error_count_ = 0;
+    }
     return tl::unexpected<Error>(std::move(error));
   }
 
   bool is_saving_in_progress() const {
     const std::scoped_lock lock(state_mutex_);
-    return is_saving_;
+    return !queue_.empty();
   }
 
   Result<Tree> restore(std::optional<std::uint64_t> step, const Tree* target) {
+    const Clock::time_point begun = Clock::now();
     std::shared_ptr<const StepReader> reader;
     {
       const std::scoped_lock call(call_mutex_);
       STEPSTONE_TRY(check_open());
-      join_background();
+      wait_for_queue();
       if (!step) step = store_->latest_step();
       if (!step) {
         return fail(ErrorCode::kNotFound,
@@ -97,7 +122,15 @@ class CheckpointManager::Impl {
       }
       reader = STEPSTONE_TRY(store_->read_step(*step));
     }
-    return read_tree(*reader, kDefaultItem, target);
+    RestoreStatistics statistics;
+    statistics.step = *step;
+    statistics.thread_count = effective_thread_count(0);
+    Tree tree = STEPSTONE_TRY(read_tree(*reader, kDefaultItem, target, &statistics));
+    // A callback may take its time; the store can be closed meanwhile.
+    reader.reset();
+    statistics.total_s = seconds_between(begun, Clock::now());
+    report(statistics, options_.on_restore, last_restore_);
+    return tree;
   }
 
   std::vector<std::uint64_t> all_steps() const {
@@ -105,10 +138,20 @@ class CheckpointManager::Impl {
     return store_->steps();
   }
 
+  std::optional<SaveStatistics> last_save_statistics() const {
+    const std::scoped_lock lock(state_mutex_);
+    return last_save_;
+  }
+
+  std::optional<RestoreStatistics> last_restore_statistics() const {
+    const std::scoped_lock lock(state_mutex_);
+    return last_restore_;
+  }
+
   Result<void> delete_step(std::uint64_t step) {
     const std::scoped_lock call(call_mutex_);
     STEPSTONE_TRY(check_open());
-    join_background();
+    wait_for_queue();
     return store_->retire(std::span(&step, 1));
   }
 
@@ -116,18 +159,66 @@ class CheckpointManager::Impl {
 
   Result<void> close() {
     const std::scoped_lock call(call_mutex_);
-    const Result<void> saved = finish_background();
+    stop_worker();
+    const Result<void> saved = check_for_errors();
+    staging_.trim();
     const std::scoped_lock lock(state_mutex_);
     const Result<void> closed = store_->close();
     return saved ? closed : saved;
   }
 
  private:
-  static Result<StepRecord> commit(StepWriter& writer, std::span<const std::uint64_t> retired) {
+  struct Save {
+    std::unique_ptr<StepWriter> writer;  // Holds the leaves: copies, and the arrays referred to.
+    SaveStatistics statistics;
+    Clock::time_point begun;
+    Clock::time_point queued;
+  };
+
+  // Writes a save and makes it durable. Whatever becomes of it, its memory is free afterwards.
+  Result<void> finish(Save& save) {
+    SaveStatistics& statistics = save.statistics;
+    const Clock::time_point begun = Clock::now();
+    if (statistics.is_async) statistics.queue_s = seconds_between(save.queued, begun);
+    Result<void> committed = commit(*save.writer, statistics.step);
+    const Clock::time_point ended = Clock::now();
+    const SaveCounters counters = save.writer->counters();
+    save.writer.reset();
+    if (!committed) return committed;
+    statistics.stored_bytes = counters.stored_bytes;
+    statistics.shared_bytes = counters.shared_bytes;
+    statistics.thread_count = counters.thread_count;
+    statistics.write_s = std::chrono::duration<double>(counters.write_time).count();
+    statistics.commit_s = std::chrono::duration<double>(counters.commit_time).count();
+    statistics.total_s = seconds_between(save.begun, ended);
+    if (!statistics.is_async) statistics.stall_s = statistics.total_s;
+    report(statistics, options_.on_save, last_save_);
+    return {};
+  }
+
+  Result<void> commit(StepWriter& writer, std::uint64_t step) const {
     try {
-      return writer.commit(retired);
+      STEPSTONE_TRY(writer.commit(retired_by(step)));
+      return {};
     } catch (const std::bad_alloc&) {
-      return fail(ErrorCode::kLimit, "out of memory while saving in the background");
+      return fail(ErrorCode::kLimit, fmt::format("step {}: out of memory", step));
+    }
+  }
+
+  template <typename Statistics>
+  void report(const Statistics& statistics,
+              const std::function<void(const Statistics& statistics)>& callback,
+              std::optional<Statistics>& last) {
+    {
+      const std::scoped_lock lock(state_mutex_);
+      last = statistics;
+    }
+    if (!callback) return;
+    try {
+      callback(statistics);
+    } catch (...) {
+      // The save or the restore has succeeded, whatever the callback thinks of it.
+      return;
     }
   }
 
@@ -137,18 +228,91 @@ class CheckpointManager::Impl {
                 fmt::format("the manager of {} is closed", directory_.string()));
   }
 
-  void set_saving(bool is_saving) {
+  Result<void> check_not_queued(std::uint64_t step) const {
     const std::scoped_lock lock(state_mutex_);
-    is_saving_ = is_saving;
+    for (const Save& save : queue_) {
+      if (save.statistics.step != step) continue;
+      return fail(ErrorCode::kAlreadyExists,
+                  fmt::format("step {} is being saved to {}", step, directory_.string()));
+    }
+    return {};
   }
 
-  void join_background() {
-    if (background_.joinable()) background_.join();
+  // Until a save of this size may join the queue. Returns for how many seconds.
+  double wait_for_room(std::uint64_t size_bytes) {
+    const Clock::time_point begun = Clock::now();
+    std::unique_lock lock(state_mutex_);
+    const auto has_room = [&] {
+      return queue_.empty() || (queue_size_bytes_ <= options_.async_queue_size_bytes &&
+                                size_bytes <= options_.async_queue_size_bytes - queue_size_bytes_);
+    };
+    if (has_room()) return 0;
+    queue_changed_.wait(lock, has_room);
+    return seconds_between(begun, Clock::now());
   }
 
-  Result<void> finish_background() {
-    join_background();
-    return check_for_errors();
+  Result<void> enqueue(Save save) {
+    {
+      const std::scoped_lock lock(state_mutex_);
+      queue_.push_back(std::move(save));
+      queue_size_bytes_ += queue_.back().statistics.size_bytes;
+    }
+    queue_changed_.notify_all();
+    if (worker_.joinable()) return {};
+    try {
+      worker_ = std::thread([this] { work(); });
+    } catch (const std::exception&) {
+      // No thread to be had, or no memory for one: the caller waits.
+      finish_front();
+      return check_for_errors();
+    }
+    return {};
+  }
+
+  void work() {
+    while (true) {
+      {
+        std::unique_lock lock(state_mutex_);
+        queue_changed_.wait(lock, [&] { return !queue_.empty() || is_stopping_; });
+        if (queue_.empty()) return;
+      }
+      finish_front();
+    }
+  }
+
+  // The save stays in the queue, where it is counted, until all is done. Only this takes saves out.
+  void finish_front() {
+    Save* save = nullptr;
+    {
+      const std::scoped_lock lock(state_mutex_);
+      save = &queue_.front();
+    }
+    Result<void> finished = finish(*save);
+    {
+      const std::scoped_lock lock(state_mutex_);
+      if (!finished && first_error_) ++later_error_count_;
+      if (!finished && !first_error_) first_error_ = std::move(finished).error();
+      queue_size_bytes_ -= save->statistics.size_bytes;
+      queue_.pop_front();
+    }
+    queue_changed_.notify_all();
+  }
+
+  void wait_for_queue() {
+    std::unique_lock lock(state_mutex_);
+    queue_changed_.wait(lock, [&] { return queue_.empty(); });
+  }
+
+  // Once it has emptied the queue. The next asynchronous save would start another.
+  void stop_worker() {
+    if (!worker_.joinable()) return;
+    {
+      const std::scoped_lock lock(state_mutex_);
+      is_stopping_ = true;
+    }
+    queue_changed_.notify_all();
+    worker_.join();
+    is_stopping_ = false;
   }
 
   // The steps that are too many once `step` is there: the oldest.
@@ -166,10 +330,18 @@ class CheckpointManager::Impl {
   const CheckpointManagerOptions options_;
   std::mutex call_mutex_;
   std::unique_ptr<Store> store_;
-  std::thread background_;
-  mutable std::mutex state_mutex_;
-  bool is_saving_ = false;
-  std::optional<Error> background_error_;
+  StagingPool staging_;
+  std::thread worker_;  // From the first asynchronous save on.
+
+  mutable std::mutex state_mutex_;  // Guards what follows.
+  std::condition_variable queue_changed_;
+  std::deque<Save> queue_;  // The front is being written.
+  std::uint64_t queue_size_bytes_ = 0;
+  bool is_stopping_ = false;
+  std::optional<Error> first_error_;  // That nobody has seen.
+  std::uint64_t later_error_count_ = 0;
+  std::optional<SaveStatistics> last_save_;
+  std::optional<RestoreStatistics> last_restore_;
 };
 
 CheckpointManager::CheckpointManager(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -196,8 +368,9 @@ Result<std::unique_ptr<CheckpointManager>> CheckpointManager::open(
     auto store = STEPSTONE_TRY(
         Store::open(directory, {.create_if_missing = options.create && !options.read_only,
                                 .read_only = options.read_only}));
-    return std::unique_ptr<CheckpointManager>(
-        new CheckpointManager(std::make_unique<Impl>(std::move(store), options)));
+    auto impl = std::make_unique<Impl>(std::move(store), options);
+    STEPSTONE_TRY_CONTEXT(impl->reserve_staging(), directory.string());
+    return std::unique_ptr<CheckpointManager>(new CheckpointManager(std::move(impl)));
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, fmt::format("{}: out of memory", directory.string()));
   }
@@ -236,6 +409,14 @@ std::optional<std::uint64_t> CheckpointManager::latest_step() const {
 }
 
 std::vector<std::uint64_t> CheckpointManager::all_steps() const { return impl_->all_steps(); }
+
+std::optional<SaveStatistics> CheckpointManager::last_save_statistics() const {
+  return impl_->last_save_statistics();
+}
+
+std::optional<RestoreStatistics> CheckpointManager::last_restore_statistics() const {
+  return impl_->last_restore_statistics();
+}
 
 Result<void> CheckpointManager::delete_step(std::uint64_t step) { return impl_->delete_step(step); }
 

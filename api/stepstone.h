@@ -5,4 +5,5 @@
 #include "array.h"
 #include "checkpoint_manager.h"
 #include "checkpointer.h"
+#include "statistics.h"
 #include "tree.h"

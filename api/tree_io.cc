@@ -1,13 +1,16 @@
-// Saving flattens the tree into its structure and one source of bytes per leaf. Restoring goes the
-// other way in three passes: the tree is built from the structure and the leaf records with every
-// array allocated but empty; then the bytes of all leaves are read at once, in parallel; then what
-// a target asks for is cast into place.
+// Saving flattens the tree into its structure and one source of bytes per leaf; for a save in the
+// background, the sources of borrowed arrays are then moved to copies. Restoring goes the other way
+// in three passes: the tree is built from the structure and the leaf records with every array
+// allocated but empty; then the bytes of all leaves are read at once, in parallel; then what a
+// target asks for is cast into place.
 #include "api/tree_io.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -17,14 +20,15 @@
 #include "format/limits.h"
 
 namespace stepstone {
-namespace {
 
+// An array's bytes: as the caller has them, or from the time of stage() a copy.
 class ArraySource final : public LeafSource {
  public:
   explicit ArraySource(Array array) : array_(std::move(array)) {}
 
   Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
                                           std::span<std::byte> scratch) const override {
+    if (copy_ != nullptr) return copy_->view(copy_offset_ + offset, size, scratch);
     if (array_.is_contiguous()) {
       return array_.bytes().subspan(static_cast<std::size_t>(offset), size);
     }
@@ -32,9 +36,22 @@ class ArraySource final : public LeafSource {
     return scratch.first(size);
   }
 
+  const Array& array() const { return array_; }
+
+  // The array's bytes are in `copy` from `offset`; whatever the caller lent is let go.
+  void stage(std::shared_ptr<const StagingBuffer> copy, std::uint64_t offset) {
+    copy_ = std::move(copy);
+    copy_offset_ = offset;
+    array_ = Array();
+  }
+
  private:
   Array array_;
+  std::shared_ptr<const StagingBuffer> copy_;
+  std::uint64_t copy_offset_ = 0;
 };
+
+namespace {
 
 class StringSource final : public LeafSource {
  public:
@@ -87,11 +104,12 @@ bool is_decimal(std::string_view text) {
 struct LeafDescription {
   LeafInfo info;
   std::shared_ptr<const LeafSource> source;
+  std::shared_ptr<ArraySource> borrowed;  // The source, where the caller may change its bytes.
 };
 
 LeafDescription describe_bytes(LeafKind kind, std::string bytes) {
   LeafInfo info{.kind = kind, .dtype = {}, .shape = {}, .size_bytes = bytes.size()};
-  return {std::move(info), std::make_shared<StringSource>(std::move(bytes))};
+  return {std::move(info), std::make_shared<StringSource>(std::move(bytes)), nullptr};
 }
 
 struct LeafDescriber {
@@ -103,7 +121,8 @@ struct LeafDescriber {
                   .dtype = array.dtype(),
                   .shape = array.shape(),
                   .size_bytes = array.size_bytes()};
-    return LeafDescription{std::move(info), std::make_shared<ArraySource>(array)};
+    auto source = std::make_shared<ArraySource>(array);
+    return LeafDescription{std::move(info), source, array.is_borrowed() ? source : nullptr};
   }
   Result<LeafDescription> operator()(const AbstractArray& /*array*/) const {
     return fail(ErrorCode::kInvalidArgument,
@@ -157,7 +176,7 @@ class Flattener {
   }
 
   TreeStructure& structure() { return structure_; }
-  const std::vector<FlatLeaf>& leaves() const { return leaves_; }
+  std::vector<FlatLeaf>& leaves() { return leaves_; }
 
  private:
   Result<void> add(const Tree& tree) {
@@ -218,9 +237,17 @@ class Flattener {
   std::map<std::string, std::uint32_t> type_indices_;
 };
 
-void own_arrays(Tree& tree) {
-  if (Array* const array = tree.get_if<Array>()) *array = array->owned();
-  for (Tree::Child& child : tree.children()) own_arrays(child.tree);
+// Copies a range of an array that the trainer will not read again soon.
+void copy_range(const Array& array, std::uint64_t offset, std::span<std::byte> destination) {
+  if (array.is_contiguous()) {
+    copy_past_caches(destination, array.data() + offset);
+  } else {
+    array.gather(offset, destination);
+  }
+}
+
+double seconds_since(std::chrono::steady_clock::time_point begun) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
 }
 
 // Reads the leaves of an item into a tree.
@@ -242,6 +269,13 @@ class TreeReader {
     STEPSTONE_TRY(read_bytes());
     STEPSTONE_TRY(fill(tree));
     return tree;
+  }
+
+  std::uint64_t leaf_count() const { return leaves_.size(); }
+  std::uint64_t size_bytes() const {
+    std::uint64_t size = 0;
+    for (const StoredLeaf& leaf : leaves_) size += leaf.record.size_bytes;
+    return size;
   }
 
  private:
@@ -531,42 +565,103 @@ class Fitter {
 
 }  // namespace
 
-Result<void> check_tree(const Tree& tree) {
+Result<TreePlan> TreePlan::make(const Tree& tree) {
   Flattener flat;
   STEPSTONE_TRY(flat.flatten(tree));
-  for (const auto& [path, leaf] : flat.leaves()) {
-    STEPSTONE_TRY_CONTEXT(std::visit(LeafDescriber{}, *leaf),
-                          fmt::format("leaf '{}'", to_text(std::string_view(path))));
+  TreePlan plan;
+  plan.leaves_.reserve(flat.leaves().size());
+  for (Flattener::FlatLeaf& leaf : flat.leaves()) {
+    LeafDescription described = STEPSTONE_TRY_CONTEXT(
+        std::visit(LeafDescriber{}, *leaf.leaf),
+        fmt::format("leaf '{}'", to_text(std::string_view(leaf.encoded_path))));
+    plan.size_bytes_ += described.info.size_bytes;
+    if (described.borrowed != nullptr) plan.borrowed_.push_back(std::move(described.borrowed));
+    plan.leaves_.push_back(
+        {std::move(leaf.encoded_path), std::move(described.info), std::move(described.source)});
   }
+  plan.leaf_count_ = plan.leaves_.size();
+  plan.structure_ = std::move(flat.structure());
+  return plan;
+}
+
+Result<void> TreePlan::put(StepWriter& writer, std::string_view item) {
+  STEPSTONE_TRY(
+      writer.put_item(std::string(item), std::string(kStandardHandler), std::move(structure_)));
+  for (PlannedLeaf& leaf : leaves_) {
+    STEPSTONE_TRY(writer.put_leaf(item, std::move(leaf.encoded_path), std::move(leaf.info),
+                                  std::move(leaf.source)));
+  }
+  leaves_ = {};
   return {};
 }
 
-Tree staged(const Tree& tree) {
-  Tree copy = tree;
-  own_arrays(copy);
-  return copy;
+Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
+  std::vector<std::uint64_t> offsets;
+  offsets.reserve(borrowed_.size());
+  std::uint64_t end = 0;
+  std::uint64_t copied_bytes = 0;
+  for (const auto& source : borrowed_) {
+    constexpr std::uint64_t kAlignment = StagingPool::kAlignmentBytes;
+    const std::uint64_t size = source->array().size_bytes();
+    // An array that repeats its elements can have any size.
+    if (size > std::numeric_limits<std::uint64_t>::max() - end - kAlignment) {
+      return fail(ErrorCode::kLimit, "the arrays to be copied have more than 2^64 bytes");
+    }
+    offsets.push_back(end);
+    end += (size + kAlignment - 1) / kAlignment * kAlignment;
+    copied_bytes += size;
+  }
+  if (end == 0) return copied_bytes;
+  const std::shared_ptr<StagingBuffer> copy = STEPSTONE_TRY(pool.allocate(end));
+  // A piece holds part of a large array or many small ones: threads share the bytes evenly.
+  STEPSTONE_TRY(copy->fill([&](std::uint64_t begin, std::span<std::byte> piece) -> Result<void> {
+    const std::uint64_t stop = begin + piece.size();
+    auto index = static_cast<std::size_t>(std::upper_bound(offsets.begin(), offsets.end(), begin) -
+                                          offsets.begin() - 1);
+    for (; index < offsets.size() && offsets[index] < stop; ++index) {
+      const Array& array = borrowed_[index]->array();
+      const std::uint64_t from = std::max(begin, offsets[index]);
+      const std::uint64_t to = std::min(stop, offsets[index] + array.size_bytes());
+      if (from >= to) continue;
+      copy_range(array, from - offsets[index],
+                 piece.subspan(static_cast<std::size_t>(from - begin),
+                               static_cast<std::size_t>(to - from)));
+    }
+    return {};
+  }));
+  for (std::size_t i = 0; i < borrowed_.size(); ++i) borrowed_[i]->stage(copy, offsets[i]);
+  borrowed_.clear();
+  return copied_bytes;
+}
+
+Result<void> check_tree(const Tree& tree) {
+  STEPSTONE_TRY(TreePlan::make(tree));
+  return {};
 }
 
 Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree) {
-  Flattener flat;
-  STEPSTONE_TRY_CONTEXT(flat.flatten(tree), fmt::format("item '{}'", printable(item)));
-  STEPSTONE_TRY(writer.put_item(std::string(item), std::string(kStandardHandler),
-                                std::move(flat.structure())));
-  for (const auto& [path, leaf] : flat.leaves()) {
-    LeafDescription described = STEPSTONE_TRY_CONTEXT(
-        std::visit(LeafDescriber{}, *leaf),
-        fmt::format("item '{}' leaf '{}'", printable(item), to_text(std::string_view(path))));
-    STEPSTONE_TRY(
-        writer.put_leaf(item, path, std::move(described.info), std::move(described.source)));
-  }
-  return {};
+  TreePlan plan =
+      STEPSTONE_TRY_CONTEXT(TreePlan::make(tree), fmt::format("item '{}'", printable(item)));
+  return plan.put(writer, item);
 }
 
-Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target) {
-  Tree stored = STEPSTONE_TRY(TreeReader(reader, item).read());
+Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target,
+                       RestoreStatistics* statistics) {
+  const auto begun = std::chrono::steady_clock::now();
+  TreeReader tree_reader(reader, item);
+  Tree stored = STEPSTONE_TRY(tree_reader.read());
+  if (statistics != nullptr) {
+    statistics->size_bytes = tree_reader.size_bytes();
+    statistics->leaf_count = tree_reader.leaf_count();
+    statistics->read_s = seconds_since(begun);
+  }
   if (target == nullptr) return stored;
-  return Fitter().fit(std::move(stored), *target,
-                      fmt::format("step {} item '{}'", reader.record().save.step, printable(item)));
+  const auto read = std::chrono::steady_clock::now();
+  Result<Tree> fitted =
+      Fitter().fit(std::move(stored), *target,
+                   fmt::format("step {} item '{}'", reader.record().save.step, printable(item)));
+  if (statistics != nullptr) statistics->cast_s = seconds_since(read);
+  return fitted;
 }
 
 }  // namespace stepstone

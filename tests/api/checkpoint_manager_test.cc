@@ -28,9 +28,11 @@ Tree tree_of(std::uint64_t step) {
 }
 args::StandardSave save_of(std::uint64_t step) { return args::StandardSave(tree_of(step)); }
 
-// Too large to be saved under a FileSizeLimit of one MiB.
+// Too large to be saved under a FileSizeLimit of one MiB, and like no other such save, so that no
+// step has what it could share.
 args::StandardSave large_save() {
-  return args::StandardSave(*Array::zeros(DType::kUint8, {4 * kMiB}));
+  static std::uint32_t value = 0;
+  return args::StandardSave(array_of(std::vector<std::uint32_t>(kMiB, ++value)));
 }
 
 class CheckpointManagerTest : public ::testing::Test {

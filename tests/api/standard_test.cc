@@ -419,27 +419,5 @@ TEST(Standard, TreesThatCannotBeSavedLeaveTheStoreAsItWas) {
   }
 }
 
-TEST(Standard, StagingCopiesWhatIsBorrowedAndOnlyThat) {
-  std::vector<std::byte> memory(64, std::byte{1});
-  const auto owner = std::make_shared<std::vector<std::byte>>(64);
-  const Tree tree =
-      Tree::dict({{"borrowed", *Array::borrow(DType::kUint8, {64}, memory)},
-                  {"strided", *Array::borrow_strided(DType::kUint8, {32}, {2}, memory.data())},
-                  {"owned", *Array::own(DType::kUint8, {64}, *owner, owner)},
-                  {"copied", array_of<float>({1, 2})},
-                  {"text", "text"}});
-  const Tree copy = staged(tree);
-  EXPECT_EQ(copy, tree);
-  const auto data = [](const Tree& of, const char* path) {
-    return of.find(path)->get_if<Array>()->data();
-  };
-  EXPECT_NE(data(copy, "borrowed"), data(tree, "borrowed"));
-  EXPECT_NE(data(copy, "strided"), data(tree, "strided"));
-  EXPECT_EQ(data(copy, "owned"), data(tree, "owned"));
-  EXPECT_EQ(data(copy, "copied"), data(tree, "copied"));
-  memory.assign(64, std::byte{2});
-  EXPECT_NE(copy, tree);
-}
-
 }  // namespace
 }  // namespace stepstone
