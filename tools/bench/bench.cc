@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 
 #include "tools/bench/context.h"
@@ -22,6 +23,14 @@ constexpr Workload kWorkloads[] = {
     {{"gpt2", "GPT-2 small with Adam: 444 float32 leaves, 1.49 GB, saved and restored"}, run_gpt2},
     {{"small", "10,000 leaves of 1 KiB, saved and restored"}, run_small},
     {{"big", "16 leaves of 64 MiB, saved and restored"}, run_big},
+    {{"tiny-steps", "196 KB a step, the newest 3 kept: 500 steps, or --steps"}, run_tiny_steps},
+    {{"shared", "gpt2 with one of its 444 leaves changed in each step: 5 steps, or --steps"},
+     run_shared},
+    {{"leaf", "random leaves of 1 KiB among 100,000 in 10 steps, or --leaves and --steps"},
+     run_leaf},
+    {{"retire", "steps of gpt2 retired; and 10 steps, or --steps, with the newest 3 kept"},
+     run_retire},
+    {{"scale", "1 MB to 2 GB (--all: 8 GB) and 10 to 1,000,000 leaves, with a fit"}, run_scale},
     {{"hash", "gpt2's bytes hashed in chunks of 256 KiB, and nothing else"}, run_hash},
 };
 
