@@ -81,7 +81,7 @@ Result<double> time_first_leaf(const Context& context, const State& state) {
   std::vector<std::byte> bytes(state.leaf_bytes(state.leaves().size() / 2).size());
   std::unique_ptr<Store> store;
   const auto read = [&]() -> Result<void> {
-    store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
+    store = STEPSTONE_TRY(Store::open(context.store_path(), {.read_only = true}));
     const auto reader = STEPSTONE_TRY(store->read_step(0));
     const StoredLeaf stored = STEPSTONE_TRY(reader->read_leaf(kDefaultItem, encoded));
     return reader->read_bytes(kDefaultItem, stored, 0, bytes);
