@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "format/limits.h"
+#include "tools/bench/bench.h"
 #include "tools/command/command.h"
 #include "tools/system.h"
 
@@ -27,6 +28,7 @@ constexpr const char* kFooter =
     "  stepstone ls run                                    which steps are there\n"
     "  stepstone show run 0                                which leaves step 0 has\n"
     "  stepstone verify run                                is every byte as it was saved\n"
+    "  stepstone bench gpt2                                how fast it is on this machine\n"
     "\n`stepstone VERB --help` explains a verb. Exit codes: 0 all is well, 1 it failed or found "
     "damage,\n"
     "2 the command line is wrong.";
@@ -58,6 +60,8 @@ struct CommandLine {
   bool json = false;
   bool raw = false;
   bool npy = false;
+  BenchArguments bench;
+  BenchChildArguments bench_child;
 
   // Set by the verb that was given.
   std::function<Result<int>(Console&)> run;
@@ -302,6 +306,71 @@ void add_rm(CLI::App& app, CommandLine& line) {
   });
 }
 
+void add_bench(CLI::App& app, CommandLine& line) {
+  BenchArguments& arguments = line.bench;
+  std::string workloads = "Workloads:\n";
+  for (const bench::WorkloadDescription& workload : bench::workload_descriptions()) {
+    workloads += fmt::format("  {:<11} {}\n", workload.name, workload.description);
+  }
+  CLI::App& verb =
+      *app.add_subcommand("bench", "Measure the store beside what this machine can do at most");
+  verb.footer(workloads +
+              "\nEach figure stands beside a limit that was measured in turns with it: ratio is "
+              "value over limit,\n"
+              "so that 1 is the limit, and of rates (MB/s) more is better. Medians; times drift, "
+              "ratios less.\n\n"
+              "Examples:\n"
+              "  stepstone bench gpt2 small --json figures.json\n"
+              "  stepstone bench gpt2 --shrink 1000 --samples 1    try it out in a second");
+  verb.add_option("WORKLOAD,--workload", arguments.workloads, "Which ones; without any: gpt2")
+      ->type_name("");
+  verb.add_option("--metrics", arguments.metrics, "Only these rows")
+      ->delimiter(',')
+      ->type_name("NAME,...");
+  verb.add_option("--directory", arguments.directory,
+                  "Where to write; a directory is made there, and removed. Without it: here, if "
+                  "here is on a disk")
+      ->type_name("DIR");
+  verb.add_option("--json", arguments.json_file, "Also write the figures here, for programs")
+      ->type_name("FILE");
+  verb.add_option("--samples", arguments.sample_count, "How often each thing is measured")
+      ->check(CLI::Range(1U, 1000U))
+      ->capture_default_str()
+      ->type_name("N");
+  verb.add_option("--codec", arguments.codec, "none, auto or always")
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb.add_option("--threads", arguments.thread_count, "0: one for each processor")
+      ->capture_default_str()
+      ->type_name("N");
+  verb.add_option("--shrink", arguments.shrink, "States that are so many times smaller")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 30))
+      ->type_name("N");
+  verb.add_option("--steps", arguments.step_count,
+                  "How many steps tiny-steps, shared, retire and leaf save")
+      ->type_name("N");
+  verb.add_option("--leaves", arguments.leaf_count, "How many leaves leaf saves, in all steps")
+      ->type_name("N");
+  verb.add_flag("--all", arguments.all, "scale: up to 8 GB");
+  verb.add_option("--model", arguments.model, "compress: the safetensors file with the weights")
+      ->capture_default_str()
+      ->type_name("FILE");
+  verb.callback(
+      [&line] { line.run = [&line](Console& console) { return run_bench(line.bench, console); }; });
+
+  BenchChildArguments& child = line.bench_child;
+  CLI::App& hidden = *app.add_subcommand("bench-child", "One measurement of `stepstone bench`");
+  hidden.group("");
+  hidden.add_option("OPERATION", child.operation)->required();
+  hidden.add_option("WORKLOAD", child.workload)->required();
+  hidden.add_option("STORE", child.store)->required();
+  hidden.add_option("--shrink", child.shrink);
+  hidden.add_option("--codec", child.codec);
+  hidden.callback([&line] {
+    line.run = [&line](Console& console) { return run_bench_child(line.bench_child, console); };
+  });
+}
+
 // One line on standard error and, for programs, an object on standard output unless a part of an
 // answer stands there already. There is nobody left to tell when these writes fail.
 void report(std::string_view code, std::string_view message, bool json, Output& output) {
@@ -329,6 +398,7 @@ int parse_and_run(int argument_count, char** arguments) {
   add_export(app, line);
   add_verify(app, line);
   add_rm(app, line);
+  add_bench(app, line);
   try {
     app.parse(argument_count, arguments);
   } catch (const CLI::ParseError& error) {

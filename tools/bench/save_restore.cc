@@ -1,261 +1,329 @@
-// One measurement in one process, so that the peak of its memory belongs to what was measured:
-//
-//   stepstone_bench save STATE STORE     durable save of the state as step 0 of a new store
-//   stepstone_bench restore STATE STORE  restore into new memory; compared with the state, untimed
-//   stepstone_bench raw STATE DIRECTORY  the same bytes written as fast as the disk takes them
-//   stepstone_bench hash MEBIBYTES THREADS  that much memory hashed in chunks of 256 KiB
-//
-// STATE is a directory with `leaves`, a line "name extent..." for each float32 leaf, and `bytes`,
-// the leaves one after the other. Prints one line of JSON. versus_orbax.py makes the state and puts
-// the lines side by side.
+// One state saved and restored: gpt2, small, big.
 
-#include <fcntl.h>
-#include <stepstone/stepstone.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <iostream>
-#include <memory>
-#include <span>
-#include <sstream>
 #include <string>
-#include <thread>
-#include <vector>
 
-#include "format/hash.h"
+#include "api/checkpoint_manager.h"
+#include "api/tree_io.h"
+#include "tools/bench/child.h"
+#include "tools/bench/context.h"
+#include "tools/bench/counting_file_system.h"
+#include "tools/bench/raw.h"
 
+namespace stepstone::bench {
 namespace {
 
-using stepstone::Array;
-using stepstone::CheckpointManager;
-using stepstone::DType;
-using stepstone::ErrorCode;
-using stepstone::Result;
-using stepstone::Tree;
+constexpr std::uint64_t kSeed = 1;
 
-constexpr std::size_t kWriteBytes = std::size_t{1} << 20;
-
-struct Leaf {
-  std::string name;
-  std::vector<std::uint64_t> shape;
-  std::span<const std::byte> bytes;
-};
-
-struct State {
-  std::shared_ptr<std::byte> memory;  // Page-aligned, as O_DIRECT wants it.
-  std::size_t size_bytes = 0;
-  std::vector<Leaf> leaves;
-};
-
-tl::unexpected<stepstone::Error> system_failure(const std::string& what) {
-  return stepstone::fail(ErrorCode::kIo, what + ": " + std::strerror(errno));
+// A new store in place of the one that was there, with everything before it on the disk.
+Result<std::unique_ptr<Store>> new_store(const Context& context, const OpenOptions& options) {
+  std::error_code ignored;
+  std::filesystem::remove_all(context.store_path(), ignored);
+  ::sync();
+  return Store::open(context.store_path(), options);
 }
 
-double seconds(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+Result<void> measure_save(Context& context, const State& state) {
+  if (!context.wants({"save"})) return {};
+  const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
+  DurableWrites raw;
+  std::vector<double> seconds;
+  STEPSTONE_TRY(context.repeat([&](unsigned /*sample*/) -> Result<void> {
+    STEPSTONE_TRY(raw.sample(context.scratch(), state.bytes()));
+    const auto store = STEPSTONE_TRY(new_store(context, open_options(context)));
+    Result<StepRecord> saved;
+    seconds.push_back(seconds_of([&] { saved = save_tree(context, *store, 0, tree); }));
+    STEPSTONE_TRY(std::move(saved));
+    return store->close();
+  }));
+  context.add_rate("save", state.size_bytes(), std::move(seconds), raw.best());
+  return {};
 }
 
-// A line of /proc/self/status, in bytes.
-std::uint64_t memory_bytes(const std::string& name) {
-  std::ifstream status("/proc/self/status");
-  std::string word;
-  std::uint64_t kibibytes = 0;
-  while (status >> word && word != name + ":") {
+// A save each, of new numbers, into a store that goes on.
+Result<void> count_writes(Context& context, State& state) {
+  if (!context.wants({"fsyncs", "written_bytes"})) return {};
+  constexpr std::uint64_t kSaves = 3;
+  const auto file_system = std::make_shared<CountingFileSystem>();
+  OpenOptions options = open_options(context);
+  options.file_system = file_system;
+  const auto store = STEPSTONE_TRY(new_store(context, options));
+  const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
+  std::vector<double> fsyncs;
+  std::vector<double> written;
+  for (std::uint64_t step = 0; step < kSaves; ++step) {
+    STEPSTONE_TRY(Context::check_interrupted());
+    if (step > 0) state.fill(kSeed + step);
+    store->wait_for_collector();
+    file_system->reset();
+    const std::uint64_t previous = step - 1;
+    STEPSTONE_TRY(
+        save_tree(context, *store, step, tree,
+                  step == 0 ? std::span<const std::uint64_t>() : std::span(&previous, 1)));
+    fsyncs.push_back(static_cast<double>(file_system->counts().fsyncs));
+    written.push_back(static_cast<double>(file_system->counts().written_bytes));
   }
-  status >> kibibytes;
-  return kibibytes * 1024;
+  context.add("fsyncs", "fsyncs", std::move(fsyncs));
+  context.add("written_bytes", "bytes", std::move(written),
+              {"the state's bytes", {static_cast<double>(state.size_bytes())}});
+  state.fill(kSeed);
+  return store->close();
 }
 
-// From here on VmHWM, the peak of the resident memory, counts anew.
-void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
-
-Result<State> load_state(const std::filesystem::path& directory) {
-  State state;
-  std::ifstream index(directory / "leaves");
-  for (std::string line; std::getline(index, line);) {
-    std::istringstream words(line);
-    Leaf leaf;
-    words >> leaf.name;
-    for (std::uint64_t extent = 0; words >> extent;) leaf.shape.push_back(extent);
-    state.leaves.push_back(std::move(leaf));
-  }
-  const int file = open((directory / "bytes").c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat status {};
-  if (file < 0 || fstat(file, &status) != 0) return system_failure((directory / "bytes").string());
-  state.size_bytes = static_cast<std::size_t>(status.st_size);
-  const std::size_t padded = (state.size_bytes + kWriteBytes - 1) / kWriteBytes * kWriteBytes;
-  void* memory = mmap(nullptr, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return system_failure("memory for the state");
-  state.memory = {static_cast<std::byte*>(memory), [padded](std::byte* p) { munmap(p, padded); }};
-  for (std::size_t done = 0; done < state.size_bytes;) {
-    const ssize_t count = read(file, state.memory.get() + done, state.size_bytes - done);
-    if (count <= 0) return system_failure((directory / "bytes").string());
-    done += static_cast<std::size_t>(count);
-  }
-  close(file);
-  std::size_t offset = 0;
-  for (Leaf& leaf : state.leaves) {
-    std::size_t size = sizeof(float);
-    for (const std::uint64_t extent : leaf.shape) size *= extent;
-    if (size > state.size_bytes - offset) break;
-    leaf.bytes = {state.memory.get() + offset, size};
-    offset += size;
-  }
-  if (offset != state.size_bytes || offset == 0) {
-    return stepstone::fail(ErrorCode::kInvalidArgument,
-                           directory.string() + ": the leaves do not add up to the bytes");
-  }
-  return state;
-}
-
-Result<std::string> save(const State& state, const std::string& store) {
-  std::vector<std::pair<std::string, Tree>> children;
-  for (const Leaf& leaf : state.leaves) {
-    children.emplace_back(leaf.name,
-                          STEPSTONE_TRY(Array::borrow(DType::kFloat32, leaf.shape, leaf.bytes)));
-  }
-  const auto manager =
-      STEPSTONE_TRY(CheckpointManager::open(store, {.enable_async_checkpointing = false}));
-  const stepstone::args::StandardSave arguments(Tree::dict(std::move(children)));
-  Result<bool> saved = false;
-  reset_peak();
-  const double elapsed = seconds([&] { saved = manager->save(0, arguments); });
-  STEPSTONE_TRY(std::move(saved));
-  const std::uint64_t peak = memory_bytes("VmHWM");
-  STEPSTONE_TRY(manager->close());
-  std::ostringstream json;
-  json << "{\"seconds\": " << elapsed << ", \"state_bytes\": " << state.size_bytes
-       << ", \"peak_bytes\": " << peak << "}";
-  return json.str();
-}
-
-Result<std::string> restore(const std::string& state_directory, const std::string& store) {
-  const auto manager =
-      STEPSTONE_TRY(CheckpointManager::open(store, {.create = false, .read_only = true}));
-  Result<Tree> tree = Tree();
-  reset_peak();
-  const double elapsed = seconds([&] { tree = manager->restore(0); });
-  if (!tree) return tl::unexpected(tree.error());
-  const std::uint64_t peak = memory_bytes("VmHWM");
-  const State state = STEPSTONE_TRY(load_state(state_directory));
-  for (const Leaf& leaf : state.leaves) {
-    const Tree* found = tree->find(leaf.name);
-    const Array* array = found == nullptr ? nullptr : found->get_if<Array>();
-    if (array == nullptr || array->shape() != leaf.shape ||
-        !std::ranges::equal(array->bytes(), leaf.bytes)) {
-      return stepstone::fail(ErrorCode::kMismatch, leaf.name + ": not restored as it was saved");
-    }
-  }
-  std::ostringstream json;
-  json << "{\"seconds\": " << elapsed << ", \"state_bytes\": " << state.size_bytes
-       << ", \"peak_bytes\": " << peak << "}";
-  return json.str();
-}
-
-// Writes the bytes in pieces of 1 MiB and returns once they are durable. With O_DIRECT the last
-// piece is padded, which the state's memory allows for.
-bool write_file(const std::string& path, std::span<const std::byte> bytes, int flags) {
-  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | flags, 0644);
-  if (file < 0) return false;
-  bool good = true;
-  for (std::size_t done = 0; good && done < bytes.size(); done += kWriteBytes) {
-    const std::size_t rest = std::min(kWriteBytes, bytes.size() - done);
-    const std::size_t size = (flags & O_DIRECT) != 0 ? kWriteBytes : rest;
-    good = write(file, bytes.data() + done, size) == static_cast<ssize_t>(size);
-  }
-  good = good && fdatasync(file) == 0;
-  return close(file) == 0 && good;
-}
-
-Result<std::string> raw(const State& state, const std::string& directory) {
-  const std::span<const std::byte> bytes(state.memory.get(), state.size_bytes);
-  const std::size_t half = state.size_bytes / 2 / kWriteBytes * kWriteBytes;
-  const std::string paths[] = {directory + "/raw0", directory + "/raw1"};
-  std::ostringstream json;
-  for (const int flags : {0, O_DIRECT}) {
-    for (const int file_count : {1, 2}) {
-      bool first = false, second = true;
-      const double elapsed = seconds([&] {
-        if (file_count == 1) {
-          first = write_file(paths[0], bytes, flags);
-        } else {
-          std::thread other([&] { second = write_file(paths[1], bytes.subspan(half), flags); });
-          first = write_file(paths[0], bytes.first(half), flags);
-          other.join();
-        }
-      });
-      const bool good = first && second;
-      const int error = errno;
-      for (const std::string& path : paths) std::filesystem::remove(path);
-      errno = error;
-      // Some file systems have no O_DIRECT; the limit is then that of the others.
-      if (!good && flags == 0) return system_failure(directory);
-      if (!good) continue;
-      sync();
-      json << (json.tellp() > 0 ? ", " : "{") << '"' << (flags != 0 ? "O_DIRECT" : "buffered")
-           << ", " << file_count << (file_count == 1 ? " file" : " files") << "\": " << elapsed;
-    }
-  }
-  json << "}";
-  return json.str();
-}
-
-Result<std::string> hash(const std::string& mebibytes, const std::string& threads) {
-  constexpr std::size_t kChunkBytes = std::size_t{256} << 10;
-  const std::size_t thread_count = std::max(1UL, std::strtoul(threads.c_str(), nullptr, 10));
-  const std::size_t chunk_count = std::strtoul(mebibytes.c_str(), nullptr, 10) * 4 / thread_count;
-  // Written, because the pages of untouched memory are all the same page of zeros.
-  const std::vector<std::byte> memory(chunk_count * thread_count * kChunkBytes, std::byte{1});
-  std::vector<stepstone::Hash128> sums(thread_count);
-  const auto hash_part = [&](std::size_t part) {
-    for (std::size_t chunk = 0; chunk < chunk_count; ++chunk) {
-      const std::size_t offset = (part * chunk_count + chunk) * kChunkBytes;
-      sums[part] = sums[part] + stepstone::hash128(std::span(memory).subspan(offset, kChunkBytes));
-    }
+// The time from an unopened store to the bytes of a leaf in the middle.
+Result<double> time_first_leaf(const Context& context, const State& state) {
+  const StateLeaf& leaf = state.leaves()[state.leaves().size() / 2];
+  LeafPath path;
+  if (!leaf.group.empty()) path.push_back(PathComponent::key(leaf.group));
+  path.push_back(PathComponent::key(leaf.name));
+  const std::string encoded = STEPSTONE_TRY(encode_path(path));
+  std::vector<std::byte> bytes(state.leaf_bytes(state.leaves().size() / 2).size());
+  std::unique_ptr<Store> store;
+  const auto read = [&]() -> Result<void> {
+    store = STEPSTONE_TRY(Store::open(context.store_path(), {.read_only = true}));
+    const auto reader = STEPSTONE_TRY(store->read_step(0));
+    const StoredLeaf stored = STEPSTONE_TRY(reader->read_leaf(kDefaultItem, encoded));
+    return reader->read_bytes(kDefaultItem, stored, 0, bytes);
   };
-  const double elapsed = seconds([&] {
-    std::vector<std::jthread> others;
-    for (std::size_t part = 1; part < thread_count; ++part) others.emplace_back(hash_part, part);
-    hash_part(0);
-  });
-  std::ostringstream json;
-  json << "{\"seconds\": " << elapsed << ", \"bytes\": " << memory.size() << ", \"sum\": \""
-       << stepstone::to_string(sums[0]) << "\"}";
-  return json.str();
+  Result<void> result;
+  const double seconds = seconds_of([&] { result = read(); });
+  STEPSTONE_TRY(std::move(result));
+  STEPSTONE_TRY(store->close());
+  return seconds;
 }
 
-Result<std::string> measure(const std::string& what, const std::string& state,
-                            const std::string& place) {
-  if (what == "restore") return restore(state, place);
-  if (what == "save") return save(STEPSTONE_TRY(load_state(state)), place);
-  if (what == "raw") return raw(STEPSTONE_TRY(load_state(state)), place);
-  if (what == "hash") return hash(state, place);
-  return stepstone::fail(ErrorCode::kInvalidArgument, what + ": not save, restore, raw or hash");
+Result<void> measure_warm_restore(Context& context, const State& state) {
+  Memory destination = STEPSTONE_TRY(Memory::allocate(state.size_bytes()));
+  const std::filesystem::path raw_file = context.scratch() / "raw";
+  STEPSTONE_TRY(write_file(raw_file, state.bytes()));
+  STEPSTONE_TRY(warm(context.scratch()));
+  Limit limit{"pread, all processors", {}};
+  std::vector<double> into_memory;
+  std::vector<double> into_new_memory;
+  std::vector<double> first_leaf;
+  STEPSTONE_TRY(context.repeat([&](unsigned sample) -> Result<void> {
+    limit.samples.push_back(
+        STEPSTONE_TRY(parallel_pread(raw_file, destination.bytes(), context.thread_count())));
+    const auto store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
+    // Once before the clock runs: the limit has its file open and its memory touched, too.
+    if (sample == 0) STEPSTONE_TRY(read_into(*store, 0, destination.bytes()));
+    Result<void> read;
+    into_memory.push_back(seconds_of([&] { read = read_into(*store, 0, destination.bytes()); }));
+    STEPSTONE_TRY(std::move(read));
+    if (sample == 0) STEPSTONE_TRY(check_read(*store, 0, state, destination.bytes()));
+    STEPSTONE_TRY(store->close());
+    if (context.wants({"restore_warm_new_memory"})) {
+      const auto manager =
+          STEPSTONE_TRY(CheckpointManager::open(context.store_path(), {.read_only = true}));
+      Result<Tree> tree = Tree();
+      into_new_memory.push_back(seconds_of([&] { tree = manager->restore(0); }));
+      const Tree restored = STEPSTONE_TRY(std::move(tree));
+      if (sample == 0) STEPSTONE_TRY(state.check(restored));
+      STEPSTONE_TRY(manager->close());
+    }
+    if (context.wants({"leaf_first"})) {
+      first_leaf.push_back(STEPSTONE_TRY(time_first_leaf(context, state)) * 1e3);
+    }
+    return {};
+  }));
+  std::filesystem::remove(raw_file);
+  context.add_rate("restore_warm", state.size_bytes(), std::move(into_memory), limit);
+  context.add_rate("restore_warm_new_memory", state.size_bytes(), std::move(into_new_memory),
+                   std::move(limit));
+  context.add("leaf_first", "ms", std::move(first_leaf));
+  return {};
+}
+
+Result<void> measure_cold_restore(Context& context, const State& state) {
+  if (!context.wants({"restore_cold"})) return {};
+  Memory destination = STEPSTONE_TRY(Memory::allocate(state.size_bytes()));
+  Limit limit{"cold read, in sequence", {}};
+  std::vector<double> seconds;
+  STEPSTONE_TRY(context.repeat([&](unsigned /*sample*/) -> Result<void> {
+    STEPSTONE_TRY(evict(context.store_path()));
+    limit.samples.push_back(STEPSTONE_TRY(sequential_read(segments_below(context.store_path()))));
+    STEPSTONE_TRY(evict(context.store_path()));
+    std::unique_ptr<Store> store;
+    const auto restore = [&]() -> Result<void> {
+      store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
+      return read_into(*store, 0, destination.bytes());
+    };
+    Result<void> restored;
+    seconds.push_back(seconds_of([&] { restored = restore(); }));
+    STEPSTONE_TRY(std::move(restored));
+    return store->close();
+  }));
+  context.add_rate("restore_cold", state.size_bytes(), std::move(seconds), std::move(limit));
+  return {};
+}
+
+Result<void> measure_restore(Context& context, const State& state) {
+  const bool is_warm = context.wants({"restore_warm", "restore_warm_new_memory", "leaf_first"});
+  if (!is_warm && !context.wants({"restore_cold"})) return {};
+  const auto store = STEPSTONE_TRY(new_store(context, open_options(context)));
+  STEPSTONE_TRY(save_tree(context, *store, 0, STEPSTONE_TRY(state.borrowed_tree())));
+  STEPSTONE_TRY(store->close());
+  if (is_warm) STEPSTONE_TRY(measure_warm_restore(context, state));
+  return measure_cold_restore(context, state);
+}
+
+// How long CheckpointManager::save keeps the trainer waiting. The first save is not counted: it is
+// the one that allocates what the later ones use again.
+Result<void> measure_stall(Context& context, State& state, bool is_owned) {
+  const char* const metric = is_owned ? "save_async_stall_immutable" : "save_async_stall_mutable";
+  if (!context.wants({metric})) return {};
+  std::error_code ignored;
+  std::filesystem::remove_all(context.store_path(), ignored);
+  Memory copy;
+  if (!is_owned) copy = STEPSTONE_TRY(Memory::allocate(state.size_bytes()));
+  const args::StandardSave arguments(
+      STEPSTONE_TRY(is_owned ? state.owned_tree() : state.borrowed_tree()));
+  const auto manager =
+      STEPSTONE_TRY(CheckpointManager::open(context.store_path(), {.max_to_keep = 1}));
+  Limit limit{"memcpy, all processors", {}};
+  std::vector<double> stalls;
+  std::uint64_t step = 0;
+  const auto save = [&]() -> Result<double> {
+    Result<bool> saved = false;
+    const double seconds = seconds_of([&] { saved = manager->save(step, arguments); });
+    STEPSTONE_TRY(std::move(saved));
+    STEPSTONE_TRY(manager->wait_until_finished());
+    state.fill(++step);
+    return seconds;
+  };
+  STEPSTONE_TRY(save());
+  STEPSTONE_TRY(context.repeat([&](unsigned /*sample*/) -> Result<void> {
+    if (!is_owned) {
+      limit.samples.push_back(
+          STEPSTONE_TRY(parallel_copy(copy.bytes(), state.bytes(), context.thread_count())) * 1e3);
+    }
+    stalls.push_back(STEPSTONE_TRY(save()) * 1e3);
+    return {};
+  }));
+  context.add(metric, "ms", std::move(stalls), std::move(limit));
+  return manager->close();
+}
+
+// The peak of the memory beyond the state, program included, in fresh processes.
+Result<void> measure_memory(Context& context, const std::string& workload,
+                            std::uint64_t state_bytes) {
+  if (!context.wants({"peak_extra_bytes"})) return {};
+  std::error_code ignored;
+  std::filesystem::remove_all(context.store_path(), ignored);
+  const auto peak = [&](const char* operation) -> Result<double> {
+    STEPSTONE_TRY(Context::check_interrupted());
+    const std::string output = STEPSTONE_TRY(
+        run_self({"bench-child", operation, workload, context.store_path().string(), "--shrink",
+                  std::to_string(context.settings().shrink), "--codec", context.settings().codec}));
+    return std::strtod(output.c_str(), nullptr);
+  };
+  const double save = STEPSTONE_TRY(peak("save"));
+  const double restore = STEPSTONE_TRY(peak("restore"));
+  const double restore_new = STEPSTONE_TRY(peak("restore_new_memory"));
+  const double immutable = STEPSTONE_TRY(peak("async_immutable"));
+  const double is_mutable = STEPSTONE_TRY(peak("async_mutable"));
+  context.add("peak_extra_bytes", "bytes", {std::max({save, restore, restore_new})});
+  context.add("peak_extra_bytes_save", "bytes", {save});
+  context.add("peak_extra_bytes_restore", "bytes", {restore});
+  context.add("peak_extra_bytes_restore_new_memory", "bytes", {restore_new});
+  context.add("peak_extra_bytes_async_immutable", "bytes", {immutable});
+  context.add("peak_extra_bytes_async_mutable", "bytes", {is_mutable},
+              {"one copy of the state", {static_cast<double>(state_bytes)}});
+  return {};
+}
+
+std::vector<StateLeaf> leaves_of(std::string_view workload, std::uint64_t shrink) {
+  const auto shrunk = [shrink](std::size_t count) {
+    return std::max<std::size_t>(1, count / static_cast<std::size_t>(shrink));
+  };
+  if (workload == "small") return equal_leaves(shrunk(10'000), 1024 / sizeof(float));
+  if (workload == "big") return equal_leaves(16, shrunk((std::size_t{64} << 20) / sizeof(float)));
+  return gpt2_leaves(shrink);
+}
+
+Result<void> run_state(Context& context, const std::string& workload) {
+  std::uint64_t state_bytes = 0;
+  {
+    State state = STEPSTONE_TRY(State::make(leaves_of(workload, context.settings().shrink), kSeed));
+    state_bytes = state.size_bytes();
+    context.describe_state(state_bytes, state.leaves().size());
+    STEPSTONE_TRY(context.check_space(4 * state_bytes));
+    STEPSTONE_TRY(measure_save(context, state));
+    STEPSTONE_TRY(count_writes(context, state));
+    STEPSTONE_TRY(measure_restore(context, state));
+    STEPSTONE_TRY(measure_stall(context, state, false));
+    STEPSTONE_TRY(measure_stall(context, state, true));
+  }
+  return measure_memory(context, workload, state_bytes);
 }
 
 }  // namespace
 
-int main(int argument_count, char** arguments) {
-  if (argument_count != 4) {
-    std::cerr << "usage: stepstone_bench save|restore|raw STATE PLACE\n"
-                 "       stepstone_bench hash MEBIBYTES THREADS\n";
-    return 2;
+Result<void> run_gpt2(Context& context) { return run_state(context, "gpt2"); }
+Result<void> run_small(Context& context) { return run_state(context, "small"); }
+Result<void> run_big(Context& context) { return run_state(context, "big"); }
+
+}  // namespace stepstone::bench
+
+namespace stepstone::tool {
+namespace {
+
+using bench::Memory;
+using bench::State;
+
+Result<void> save_in_background(const std::filesystem::path& store, State& state, bool is_owned) {
+  const auto manager = STEPSTONE_TRY(CheckpointManager::open(store, {.max_to_keep = 1}));
+  const args::StandardSave arguments(
+      STEPSTONE_TRY(is_owned ? state.owned_tree() : state.borrowed_tree()));
+  const std::uint64_t first = manager->latest_step().value_or(0) + 1;
+  bench::reset_peak();
+  for (std::uint64_t step = first; step < first + 2; ++step) {
+    STEPSTONE_TRY(manager->save(step, arguments));
+    STEPSTONE_TRY(manager->wait_until_finished());
+    state.fill(step);
   }
-  const Result<std::string> json = measure(arguments[1], arguments[2], arguments[3]);
-  if (!json) {
-    std::cerr << "stepstone_bench: " << json.error().message << '\n';
-    return 1;
-  }
-  std::cout << *json << '\n';
-  return 0;
+  return manager->close();
 }
+
+Result<void> measure(const BenchChildArguments& arguments, std::uint64_t& state_bytes) {
+  std::vector<bench::StateLeaf> leaves = bench::leaves_of(arguments.workload, arguments.shrink);
+  if (arguments.operation == "restore_new_memory") {
+    for (const bench::StateLeaf& leaf : leaves) {
+      state_bytes += STEPSTONE_TRY(array_size_bytes(DType::kFloat32, leaf.shape));
+    }
+    const auto manager = STEPSTONE_TRY(CheckpointManager::open(arguments.store, {.create = false}));
+    bench::reset_peak();
+    STEPSTONE_TRY(manager->restore(std::nullopt));
+    return {};
+  }
+  State state = STEPSTONE_TRY(State::make(std::move(leaves), bench::kSeed));
+  state_bytes = state.size_bytes();
+  if (arguments.operation == "restore") {
+    const auto store = STEPSTONE_TRY(Store::open(arguments.store, {}));
+    bench::reset_peak();
+    return bench::read_into(*store, store->latest_step().value_or(0), state.bytes());
+  }
+  if (arguments.operation == "save") {
+    const auto manager = STEPSTONE_TRY(
+        CheckpointManager::open(arguments.store, {.enable_async_checkpointing = false}));
+    const args::StandardSave save(STEPSTONE_TRY(state.borrowed_tree()));
+    bench::reset_peak();
+    STEPSTONE_TRY(manager->save(0, save));
+    return {};
+  }
+  return save_in_background(arguments.store, state, arguments.operation == "async_immutable");
+}
+
+}  // namespace
+
+Result<int> run_bench_child(const BenchChildArguments& arguments, Console& console) {
+  std::uint64_t state_bytes = 0;
+  STEPSTONE_TRY(measure(arguments, state_bytes));
+  const std::uint64_t peak = bench::status_bytes("VmHWM");
+  const std::uint64_t extra = peak - std::min(peak, state_bytes);
+  STEPSTONE_TRY(console.output.write(std::to_string(extra) + "\n"));
+  return kExitOk;
+}
+
+}  // namespace stepstone::tool
