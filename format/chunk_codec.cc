@@ -6,6 +6,8 @@
 #define ZSTD_STATIC_LINKING_ONLY  // ZSTD_c_literalCompressionMode
 #include "format/chunk_codec.h"
 
+#include <zstd.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -187,6 +189,10 @@ std::size_t pattern_size_bytes(std::span<const std::byte> chunk) {
   return 0;
 }
 
+bool is_one_byte_repeated(std::span<const std::byte> plane) {
+  return std::memcmp(plane.data(), plane.data() + 1, plane.size() - 1) == 0;
+}
+
 void fill(std::span<const std::byte> pattern, std::span<std::byte> destination) {
   if (pattern.size() == 1) {
     std::memset(destination.data(), std::to_integer<int>(pattern[0]), destination.size());
@@ -265,6 +271,9 @@ bool is_one_frame(std::span<const std::byte> bytes) {
 
 namespace internal {
 
+void FreeContext::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
+void FreeContext::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCtx(context); }
+
 std::span<std::byte> Scratch::of_size(std::size_t size_bytes) {
   if (size_bytes > capacity_bytes_) {
     memory_.reset();
@@ -336,7 +345,8 @@ EncodedChunk ChunkEncoder::encode(std::span<const std::byte> chunk, ElementLayou
     return raw;
   }
 
-  const bool is_rotated = layout.is_floating_point && width > 1;
+  // A double's 11 bits of exponent do not fit one byte either way; unrotated they measured smaller.
+  const bool is_rotated = layout.is_floating_point && (width == 2 || width == 4);
   std::span planes = chunk;
   if (width > 1) {
     const std::span split_planes = planes_.of_size(count * width);
@@ -352,16 +362,19 @@ EncodedChunk ChunkEncoder::encode(std::span<const std::byte> chunk, ElementLayou
   std::size_t end = header_size_bytes(width);
   for (std::size_t p = 0; p < width; ++p) {
     const std::span plane = planes.subspan(p * count, count);
-    auto entry = static_cast<std::uint32_t>(
-        compress_if_worthwhile(plane, kSampleSizeBytes / width, encoded.subspan(end, bound)));
-    if (entry != 0) {
-      end += entry;
-      entry |= kIsCompressed;
+    std::uint32_t entry = 0;
+    if (is_one_byte_repeated(plane)) {
+      entry = 1;
+    } else if (const std::size_t size = compress_if_worthwhile(plane, kSampleSizeBytes / width,
+                                                               encoded.subspan(end, bound));
+               size != 0) {
+      entry = static_cast<std::uint32_t>(size) | kIsCompressed;
     } else {
-      std::memcpy(encoded.data() + end, plane.data(), count);
-      end += count;
       entry = static_cast<std::uint32_t>(count);
     }
+    const std::size_t size_bytes = entry & ~kIsCompressed;
+    if ((entry & kIsCompressed) == 0) std::memcpy(encoded.data() + end, plane.data(), size_bytes);
+    end += size_bytes;
     std::memcpy(encoded.data() + 2 + p * kPlaneEntrySizeBytes, &entry, sizeof(entry));
   }
   std::memcpy(encoded.data() + end, chunk.data() + count * width, tail_size_bytes);
@@ -415,15 +428,21 @@ Result<void> ChunkDecoder::decode_planes(std::span<const std::byte> stored,
     if (size_bytes > rest.size()) return corrupt("cut off");
     const std::span plane = rest.first(size_bytes);
     rest = rest.subspan(size_bytes);
-    if ((entry & kIsCompressed) == 0) {
-      if (size_bytes != count) return corrupt("a plane of the wrong size");
+    const bool is_compressed = (entry & kIsCompressed) != 0;
+    if (!is_compressed && size_bytes == count) {
       planes[p] = plane.data();
-    } else {
-      const std::span decompressed =
-          width == 1 ? destination : planes_.of_size(count * width).subspan(p * count, count);
-      STEPSTONE_TRY(decompress(plane, decompressed));
-      planes[p] = decompressed.data();
+      continue;
     }
+    const std::span decoded =
+        width == 1 ? destination : planes_.of_size(count * width).subspan(p * count, count);
+    if (is_compressed) {
+      STEPSTONE_TRY(decompress(plane, decoded));
+    } else if (size_bytes == 1) {
+      std::memset(decoded.data(), std::to_integer<int>(plane[0]), count);
+    } else {
+      return corrupt("a plane of the wrong size");
+    }
+    planes[p] = decoded.data();
   }
   if (rest.size() != tail_size_bytes) return corrupt("wrong size");
   if (width > 1) {

@@ -10,8 +10,6 @@
 // Pure functions of bytes with memory that is used again: no threads and no files. Both classes
 // belong to one thread at a time; each call costs no allocation once the largest chunk was seen.
 
-#include <zstd.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -20,6 +18,9 @@
 #include "format/dtype.h"
 #include "format/error.h"
 #include "format/records.h"
+
+struct ZSTD_CCtx_s;
+struct ZSTD_DCtx_s;
 
 namespace stepstone {
 
@@ -42,8 +43,8 @@ struct EncodedChunk {
 namespace internal {
 
 struct FreeContext {
-  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
-  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+  void operator()(ZSTD_CCtx_s* context) const;
+  void operator()(ZSTD_DCtx_s* context) const;
 };
 
 // Memory that grows, never shrinks, and is not filled with zeros first.
@@ -75,7 +76,7 @@ class ChunkEncoder {
   std::size_t compress_if_worthwhile(std::span<const std::byte> plane, std::size_t probe_size_bytes,
                                      std::span<std::byte> to);
 
-  std::unique_ptr<ZSTD_CCtx, internal::FreeContext> context_;
+  std::unique_ptr<ZSTD_CCtx_s, internal::FreeContext> context_;
   internal::Scratch planes_;
   internal::Scratch encoded_;
   internal::Scratch trial_;
@@ -97,7 +98,7 @@ class ChunkDecoder {
   Result<void> decode_planes(std::span<const std::byte> stored, std::span<std::byte> destination);
   Result<void> decompress(std::span<const std::byte> frame, std::span<std::byte> plane);
 
-  std::unique_ptr<ZSTD_DCtx, internal::FreeContext> context_;
+  std::unique_ptr<ZSTD_DCtx_s, internal::FreeContext> context_;
   internal::Scratch planes_;
 };
 

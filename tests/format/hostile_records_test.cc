@@ -225,9 +225,9 @@ TEST(HostileLeafRecord, IsRefused) {
       {"kind 255", [](auto& f) { f.kind = 255; }, ErrorCode::kUnsupported},
       {"dtype 29", [](auto& f) { f.dtype = 29; }, ErrorCode::kUnsupported},
       {"dtype 255", [](auto& f) { f.dtype = 255; }, ErrorCode::kUnsupported},
-      {"codec 1",
+      {"codec 3",
        [](auto& f) {
-         f.codecs = {0, 1, 0};
+         f.codecs = {0, 3, 0};
        },
        ErrorCode::kUnsupported},
       {"codec 255",

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "format/chunk_codec.h"
 #include "format/limits.h"
 #include "samples.h"
 
@@ -92,6 +93,22 @@ TEST(Specification, ListsEveryLeafKind) {
                             std::string(to_string(*leaf_kind_from_number(number))) + " |";
     EXPECT_NE(text.find(row), std::string::npos) << row;
   }
+}
+
+TEST(Specification, ListsEveryCodec) {
+  const std::string text = readme();
+  const char* const rows[] = {"| 0 | raw |", "| 1 | constant |", "| 2 | planes |"};
+  ASSERT_EQ(std::size(rows), static_cast<std::size_t>(kCodecLast) + 1);
+  for (const char* const row : rows) EXPECT_NE(text.find(row), std::string::npos) << row;
+}
+
+TEST(Specification, ItsPlanesDecodeAsItSays) {
+  const std::string stored = test::from_hex(block_after(readme(), "<!-- dump: planes -->"));
+  std::string chunk(7, '\0');
+  const auto result = ChunkDecoder().decode(Codec::kPlanes, test::as_bytes(stored),
+                                            std::as_writable_bytes(std::span(chunk)));
+  ASSERT_TRUE(result.has_value()) << result.error().message;
+  EXPECT_EQ(test::to_hex(chunk), "803f80bf803fee");
 }
 
 TEST(Specification, ListsEveryLimitWithItsValue) {

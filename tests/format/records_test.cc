@@ -152,7 +152,11 @@ LeafRecord random_leaf(Random& random) {
     record.inline_bytes.emplace(view.begin(), view.end());
     return record;
   }
-  if (random.one_in(2)) record.codecs.assign(chunk_count, Codec::kRaw);
+  if (random.one_in(2)) {
+    for (std::size_t i = 0; i < chunk_count; ++i) {
+      record.codecs.push_back(static_cast<Codec>(random.below(3)));
+    }
+  }
   for (std::uint64_t count = random.below(3); count > 0; --count) {
     record.sources.push_back(
         {random.bytes(random.below(9)),

@@ -2,6 +2,7 @@
 // One fixed value of each thing that is stored, for the golden files and the specification's
 // examples.
 
+#include <bit>
 #include <string>
 
 #include "format/head.h"
@@ -107,6 +108,27 @@ inline LeafRecord sample_shared_leaf_record() {
   record.stored_sizes = {4096, 4096, 4096};
   record.extents = {{0, 1, 0}, {2, 2, 20480}};
   return record;
+}
+
+// 300 positive float32 of five exponents and 16 bits of mantissa, and three bytes more: as planes,
+// one that is constant, two that are stored as they are, and one for zstd.
+inline std::string sample_float_chunk() {
+  std::string bytes;
+  std::uint32_t state = 1;
+  for (int i = 0; i < 300; ++i) {
+    state = state * 1664525 + 1013904223;
+    const std::uint32_t exponent =
+        119 + static_cast<std::uint32_t>(std::countr_zero(state >> 4 | 16));
+    const std::uint32_t bits = exponent << 23 | (state >> 16) << 7;
+    for (int shift = 0; shift < 32; shift += 8) bytes += static_cast<char>(bits >> shift);
+  }
+  return bytes + "\x01\x02\x03";
+}
+
+inline std::string sample_constant_chunk() {
+  std::string bytes;
+  while (bytes.size() < 4096) bytes += from_hex("0000803f");
+  return bytes;
 }
 
 inline Head sample_head() {
