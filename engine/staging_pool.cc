@@ -50,7 +50,7 @@ std::byte* map_slabs(std::uint64_t count) {
 
 // Has the kernel put pages behind [begin, end).
 Result<void> make_resident(std::byte* begin, std::byte* end) {
-  static const auto page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const auto page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 #ifdef MADV_POPULATE_WRITE
   std::byte* const page = begin - reinterpret_cast<std::uintptr_t>(begin) % page_size;
   if (madvise(page, static_cast<std::size_t>(end - page), MADV_POPULATE_WRITE) == 0) return {};
@@ -192,8 +192,9 @@ Result<std::shared_ptr<StagingBuffer>> StagingPool::allocate(std::uint64_t size_
 }
 
 Result<void> StagingPool::reserve(std::uint64_t size_bytes) {
-  const auto buffer = STEPSTONE_TRY(allocate(size_bytes));
-  return buffer->fill([](std::uint64_t, std::span<std::byte>) { return Result<void>(); });
+  const Result<std::shared_ptr<StagingBuffer>> buffer = allocate(size_bytes);
+  if (!buffer) return tl::unexpected<Error>(buffer.error());
+  return (*buffer)->fill([](std::uint64_t, std::span<std::byte>) { return Result<void>(); });
 }
 
 std::uint64_t StagingPool::capacity_bytes() const { return slabs_->capacity_bytes(); }
@@ -236,15 +237,14 @@ Result<void> StagingBuffer::fill(
 std::span<const std::byte> StagingBuffer::view(std::uint64_t offset, std::size_t size,
                                                std::span<std::byte> scratch) const {
   STEPSTONE_ASSERT(offset <= size_bytes_ && size <= size_bytes_ - offset);
+  if (size == 0) return {};
   std::size_t done = 0;
   while (true) {
     const std::uint64_t at = first_offset_ + offset + done;
     const auto in_slab = static_cast<std::size_t>(at % StagingPool::kSlabSizeBytes);
-    const std::size_t adjacent = std::min(size - done, StagingPool::kSlabSizeBytes - in_slab);
     const std::byte* const memory =
-        adjacent == 0
-            ? nullptr
-            : parts_[static_cast<std::size_t>(at / StagingPool::kSlabSizeBytes)].memory + in_slab;
+        parts_[static_cast<std::size_t>(at / StagingPool::kSlabSizeBytes)].memory + in_slab;
+    const std::size_t adjacent = std::min(size - done, StagingPool::kSlabSizeBytes - in_slab);
     if (adjacent == size) return {memory, size};
     std::memcpy(scratch.data() + done, memory, adjacent);
     done += adjacent;
