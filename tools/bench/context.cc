@@ -103,11 +103,14 @@ Machine describe_machine(const std::filesystem::path& directory) {
           .version = STEPSTONE_VERSION};
 }
 
-Context::Context(const Settings& settings, std::filesystem::path scratch, std::string workload)
+Context::Context(const Settings& settings, std::filesystem::path scratch, std::string workload,
+                 std::string codec)
     : settings_(settings),
       scratch_(std::move(scratch)),
       workload_(std::move(workload)),
-      thread_count_(effective_thread_count(settings.thread_count)) {}
+      codec_(std::move(codec)),
+      thread_count_(effective_thread_count(settings.thread_count)),
+      name_(workload_) {}
 
 bool Context::wants(std::initializer_list<std::string_view> metrics) const {
   if (settings_.metrics.empty()) return true;
@@ -125,7 +128,9 @@ Result<void> Context::check_space(std::uint64_t needed_bytes) const {
                           tool::format_size(needed_bytes), tool::format_size(space.available)));
 }
 
-void Context::describe_state(std::uint64_t size_bytes, std::uint64_t leaf_count) {
+void Context::describe_state(std::uint64_t size_bytes, std::uint64_t leaf_count,
+                             const std::string& variant) {
+  name_ = variant.empty() ? workload_ : workload_ + "/" + variant;
   state_bytes_ = size_bytes;
   leaf_count_ = leaf_count;
 }
@@ -163,8 +168,8 @@ void Context::add(std::string metric, std::string unit, std::vector<double> samp
 
 void Context::add_row(Row row, const Limit& limit) {
   if (!wants({row.metric})) return;
-  row.workload = workload_;
-  row.codec = settings_.codec;
+  row.workload = name_;
+  row.codec = codec_;
   row.state_bytes = state_bytes_;
   row.leaf_count = leaf_count_;
   row.value = median(row.samples);
@@ -181,6 +186,12 @@ OpenOptions open_options(const Context& context) {
 }
 
 SaveOptions save_options(const Context& /*context*/) { return {}; }
+
+Result<void> check_codec(const std::string& name) {
+  if (name == "none") return {};
+  return fail(ErrorCode::kUnsupported,
+              "there is no codec '" + printable(name) + "' in this version: use none");
+}
 
 Result<StepRecord> save_tree(const Context& context, Store& store, std::uint64_t step,
                              const Tree& tree, std::span<const std::uint64_t> retire) {

@@ -215,7 +215,7 @@ Result<void> measure_memory(Context& context, const std::string& workload,
     STEPSTONE_TRY(Context::check_interrupted());
     const std::string output = STEPSTONE_TRY(
         run_self({"bench-child", operation, workload, context.store_path().string(), "--shrink",
-                  std::to_string(context.settings().shrink), "--codec", context.settings().codec}));
+                  std::to_string(context.settings().shrink), "--codec", context.codec()}));
     return std::strtod(output.c_str(), nullptr);
   };
   const double save = STEPSTONE_TRY(peak("save"));
