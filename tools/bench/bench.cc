@@ -30,6 +30,8 @@ constexpr Workload kWorkloads[] = {
      run_leaf},
     {{"retire", "steps of gpt2 retired; and 10 steps, or --steps, with the newest 3 kept"},
      run_retire},
+    {{"compress", "real weights as float32 and bfloat16: the codec alone; 727 MB saved, restored"},
+     run_compress},
     {{"scale", "1 MB to 2 GB (--all: 8 GB) and 10 to 1,000,000 leaves, with a fit"}, run_scale},
     {{"hash", "gpt2's bytes hashed in chunks of 256 KiB, and nothing else"}, run_hash},
 };
@@ -78,7 +80,7 @@ Result<int> run_bench(const BenchArguments& arguments, Console& console) {
                               printable(name)));
     }
   }
-  for (const std::string& codec : arguments.codecs) STEPSTONE_TRY(bench::check_codec(codec));
+  for (const std::string& codec : arguments.codecs) STEPSTONE_TRY(bench::parse_codec(codec));
   const auto scratch = STEPSTONE_TRY(bench::Scratch::make(arguments.directory));
   const bench::Machine machine = bench::describe_machine(scratch->path().parent_path());
   STEPSTONE_TRY(console.output.write(bench::to_text(machine)));

@@ -185,17 +185,19 @@ OpenOptions open_options(const Context& context) {
   return {.create_if_missing = true, .thread_count = context.settings().thread_count};
 }
 
-SaveOptions save_options(const Context& /*context*/) { return {}; }
-
-Result<void> check_codec(const std::string& name) {
-  if (name == "none") return {};
+Result<Compression> parse_codec(const std::string& name) {
+  if (name == "none") return Compression::kNone;
+  if (name == "auto") return Compression::kAuto;
+  if (name == "always") return Compression::kAlways;
   return fail(ErrorCode::kUnsupported,
-              "there is no codec '" + printable(name) + "' in this version: use none");
+              "there is no codec '" + printable(name) + "': use none, auto or always");
 }
 
-Result<StepRecord> save_tree(const Context& context, Store& store, std::uint64_t step,
+Result<StepRecord> save_tree(const std::string& codec, Store& store, std::uint64_t step,
                              const Tree& tree, std::span<const std::uint64_t> retire) {
-  const auto writer = STEPSTONE_TRY(store.begin_save(step, save_options(context)));
+  SaveOptions options;
+  options.compression = STEPSTONE_TRY(parse_codec(codec));
+  const auto writer = STEPSTONE_TRY(store.begin_save(step, options));
   STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree));
   return writer->commit(retire);
 }

@@ -85,13 +85,11 @@ class Context {
   std::vector<Row> rows_;
 };
 
-// How stores are opened and steps saved, the codec included.
-OpenOptions open_options(const Context& context);
-SaveOptions save_options(const Context& context);
 // kUnsupported: no such codec in this version.
-Result<void> check_codec(const std::string& name);
-// What CheckpointManager::save does when it is synchronous.
-Result<StepRecord> save_tree(const Context& context, Store& store, std::uint64_t step,
+Result<Compression> parse_codec(const std::string& name);
+OpenOptions open_options(const Context& context);
+// What CheckpointManager::save does when it is synchronous. `codec` is one of parse_codec()'s.
+Result<StepRecord> save_tree(const std::string& codec, Store& store, std::uint64_t step,
                              const Tree& tree, std::span<const std::uint64_t> retire = {});
 
 // The workloads.

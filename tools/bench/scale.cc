@@ -93,7 +93,7 @@ Result<void> measure(Context& context, const std::vector<StateLeaf>& leaves, dou
     ::sync();
     const auto store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
     Result<StepRecord> saved;
-    save.push_back(seconds_of([&] { saved = save_tree(context, *store, 0, tree); }));
+    save.push_back(seconds_of([&] { saved = save_tree(context.codec(), *store, 0, tree); }));
     STEPSTONE_TRY(std::move(saved));
     STEPSTONE_TRY(warm(context.scratch()));
     pread.samples.push_back(
