@@ -337,9 +337,10 @@ void add_bench(CLI::App& app, CommandLine& line) {
       ->check(CLI::Range(1U, 1000U))
       ->capture_default_str()
       ->type_name("N");
-  verb.add_option("--codec", arguments.codec, "none, auto or always")
+  verb.add_option("--codec", arguments.codecs, "none, auto or always; each workload with each")
+      ->delimiter(',')
       ->capture_default_str()
-      ->type_name("NAME");
+      ->type_name("NAME,...");
   verb.add_option("--threads", arguments.thread_count, "0: one for each processor")
       ->capture_default_str()
       ->type_name("N");

@@ -27,7 +27,7 @@ struct BenchArguments {
   std::vector<std::string> metrics;    // Only rows of these; empty: all.
   std::filesystem::path directory;     // Scratch is made here, and removed; empty: where we are.
   std::filesystem::path json_file;     // Empty: none.
-  std::string codec = "none";
+  std::vector<std::string> codecs = {"auto"};  // Every workload is run with each of them.
   unsigned sample_count = 5;
   unsigned thread_count = 0;  // 0: one per processor.
   std::uint64_t shrink = 1;   // States are so many times smaller.

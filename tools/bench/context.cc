@@ -103,11 +103,14 @@ Machine describe_machine(const std::filesystem::path& directory) {
           .version = STEPSTONE_VERSION};
 }
 
-Context::Context(const Settings& settings, std::filesystem::path scratch, std::string workload)
+Context::Context(const Settings& settings, std::filesystem::path scratch, std::string workload,
+                 std::string codec)
     : settings_(settings),
       scratch_(std::move(scratch)),
       workload_(std::move(workload)),
-      thread_count_(effective_thread_count(settings.thread_count)) {}
+      codec_(std::move(codec)),
+      thread_count_(effective_thread_count(settings.thread_count)),
+      name_(workload_) {}
 
 bool Context::wants(std::initializer_list<std::string_view> metrics) const {
   if (settings_.metrics.empty()) return true;
@@ -125,7 +128,9 @@ Result<void> Context::check_space(std::uint64_t needed_bytes) const {
                           tool::format_size(needed_bytes), tool::format_size(space.available)));
 }
 
-void Context::describe_state(std::uint64_t size_bytes, std::uint64_t leaf_count) {
+void Context::describe_state(std::uint64_t size_bytes, std::uint64_t leaf_count,
+                             const std::string& variant) {
+  name_ = variant.empty() ? workload_ : workload_ + "/" + variant;
   state_bytes_ = size_bytes;
   leaf_count_ = leaf_count;
 }
@@ -163,8 +168,8 @@ void Context::add(std::string metric, std::string unit, std::vector<double> samp
 
 void Context::add_row(Row row, const Limit& limit) {
   if (!wants({row.metric})) return;
-  row.workload = workload_;
-  row.codec = settings_.codec;
+  row.workload = name_;
+  row.codec = codec_;
   row.state_bytes = state_bytes_;
   row.leaf_count = leaf_count_;
   row.value = median(row.samples);
@@ -180,11 +185,19 @@ OpenOptions open_options(const Context& context) {
   return {.create_if_missing = true, .thread_count = context.settings().thread_count};
 }
 
-SaveOptions save_options(const Context& /*context*/) { return {}; }
+Result<Compression> parse_codec(const std::string& name) {
+  if (name == "none") return Compression::kNone;
+  if (name == "auto") return Compression::kAuto;
+  if (name == "always") return Compression::kAlways;
+  return fail(ErrorCode::kUnsupported,
+              "there is no codec '" + printable(name) + "': use none, auto or always");
+}
 
-Result<StepRecord> save_tree(const Context& context, Store& store, std::uint64_t step,
+Result<StepRecord> save_tree(const std::string& codec, Store& store, std::uint64_t step,
                              const Tree& tree, std::span<const std::uint64_t> retire) {
-  const auto writer = STEPSTONE_TRY(store.begin_save(step, save_options(context)));
+  SaveOptions options;
+  options.compression = STEPSTONE_TRY(parse_codec(codec));
+  const auto writer = STEPSTONE_TRY(store.begin_save(step, options));
   STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree));
   return writer->commit(retire);
 }

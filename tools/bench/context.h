@@ -41,9 +41,11 @@ Machine describe_machine(const std::filesystem::path& directory);
 
 class Context {
  public:
-  Context(const Settings& settings, std::filesystem::path scratch, std::string workload);
+  Context(const Settings& settings, std::filesystem::path scratch, std::string workload,
+          std::string codec);
 
   const Settings& settings() const { return settings_; }
+  const std::string& codec() const { return codec_; }
   unsigned sample_count() const { return settings_.sample_count; }
   unsigned thread_count() const { return thread_count_; }
   const std::filesystem::path& scratch() const { return scratch_; }
@@ -54,8 +56,10 @@ class Context {
   bool wants(std::initializer_list<std::string_view> metrics) const;
   // kNoSpace: the disk has not so much. To be asked before it is written.
   Result<void> check_space(std::uint64_t needed_bytes) const;
-  // The state that the rows from here on are about.
-  void describe_state(std::uint64_t size_bytes, std::uint64_t leaf_count);
+  // The state that the rows from here on are about. Where a workload has several, `variant` names
+  // it behind the workload's name: "scale/1MB".
+  void describe_state(std::uint64_t size_bytes, std::uint64_t leaf_count,
+                      const std::string& variant = {});
 
   // Calls `work` sample_count() times. kIo once the user has interrupted the program.
   Result<void> repeat(const std::function<Result<void>(unsigned sample)>& work) const;
@@ -73,17 +77,19 @@ class Context {
   const Settings& settings_;
   const std::filesystem::path scratch_;
   const std::string workload_;
+  const std::string codec_;
   const unsigned thread_count_;
+  std::string name_;  // The workload's, with the variant.
   std::uint64_t state_bytes_ = 0;
   std::uint64_t leaf_count_ = 0;
   std::vector<Row> rows_;
 };
 
-// How stores are opened and steps saved, the codec of the settings included.
+// kUnsupported: no such codec in this version.
+Result<Compression> parse_codec(const std::string& name);
 OpenOptions open_options(const Context& context);
-SaveOptions save_options(const Context& context);
-// What CheckpointManager::save does when it is synchronous.
-Result<StepRecord> save_tree(const Context& context, Store& store, std::uint64_t step,
+// What CheckpointManager::save does when it is synchronous. `codec` is one of parse_codec()'s.
+Result<StepRecord> save_tree(const std::string& codec, Store& store, std::uint64_t step,
                              const Tree& tree, std::span<const std::uint64_t> retire = {});
 
 // The workloads.

@@ -131,7 +131,7 @@ Result<void> run_leaf(Context& context) {
     for (std::uint64_t step = 0; step < steps; ++step) {
       STEPSTONE_TRY(Context::check_interrupted());
       state.fill(step);
-      STEPSTONE_TRY(save_tree(context, *store, step, tree));
+      STEPSTONE_TRY(save_tree(context.codec(), *store, step, tree));
     }
     STEPSTONE_TRY(store->close());
   }

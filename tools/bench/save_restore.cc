@@ -24,21 +24,33 @@ Result<std::unique_ptr<Store>> new_store(const Context& context, const OpenOptio
   return Store::open(context.store_path(), options);
 }
 
-Result<void> measure_save(Context& context, const State& state) {
+// Saves of new numbers into a store that goes on and keeps the newest. The first two are not
+// counted: they obtain what the later ones use again, and the codec `auto` has tried what it
+// chooses between.
+Result<void> measure_save(Context& context, State& state) {
   if (!context.wants({"save"})) return {};
+  constexpr std::uint64_t kUncounted = 2;
   const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
+  const auto store = STEPSTONE_TRY(new_store(context, open_options(context)));
   DurableWrites raw;
   std::vector<double> seconds;
-  STEPSTONE_TRY(context.repeat([&](unsigned /*sample*/) -> Result<void> {
-    STEPSTONE_TRY(raw.sample(context.scratch(), state.bytes()));
-    const auto store = STEPSTONE_TRY(new_store(context, open_options(context)));
+  for (std::uint64_t step = 0; step < kUncounted + context.sample_count(); ++step) {
+    STEPSTONE_TRY(Context::check_interrupted());
+    state.fill(kSeed + step);
+    if (step >= kUncounted) STEPSTONE_TRY(raw.sample(context.scratch(), state.bytes()));
+    const std::uint64_t previous = step - 1;
+    const auto retired = std::span(&previous, step == 0 ? 0 : 1);
     Result<StepRecord> saved;
-    seconds.push_back(seconds_of([&] { saved = save_tree(context, *store, 0, tree); }));
+    const double time =
+        seconds_of([&] { saved = save_tree(context.codec(), *store, step, tree, retired); });
     STEPSTONE_TRY(std::move(saved));
-    return store->close();
-  }));
+    if (step >= kUncounted) seconds.push_back(time);
+    store->wait_for_collector();
+    ::sync();
+  }
   context.add_rate("save", state.size_bytes(), std::move(seconds), raw.best());
-  return {};
+  state.fill(kSeed);
+  return store->close();
 }
 
 // A save each, of new numbers, into a store that goes on.
@@ -59,8 +71,7 @@ Result<void> count_writes(Context& context, State& state) {
     file_system->reset();
     const std::uint64_t previous = step - 1;
     STEPSTONE_TRY(
-        save_tree(context, *store, step, tree,
-                  step == 0 ? std::span<const std::uint64_t>() : std::span(&previous, 1)));
+        save_tree(context.codec(), *store, step, tree, std::span(&previous, step == 0 ? 0 : 1)));
     fsyncs.push_back(static_cast<double>(file_system->counts().fsyncs));
     written.push_back(static_cast<double>(file_system->counts().written_bytes));
   }
@@ -162,7 +173,7 @@ Result<void> measure_restore(Context& context, const State& state) {
   const bool is_warm = context.wants({"restore_warm", "restore_warm_new_memory", "leaf_first"});
   if (!is_warm && !context.wants({"restore_cold"})) return {};
   const auto store = STEPSTONE_TRY(new_store(context, open_options(context)));
-  STEPSTONE_TRY(save_tree(context, *store, 0, STEPSTONE_TRY(state.borrowed_tree())));
+  STEPSTONE_TRY(save_tree(context.codec(), *store, 0, STEPSTONE_TRY(state.borrowed_tree())));
   STEPSTONE_TRY(store->close());
   if (is_warm) STEPSTONE_TRY(measure_warm_restore(context, state));
   return measure_cold_restore(context, state);
@@ -215,7 +226,7 @@ Result<void> measure_memory(Context& context, const std::string& workload,
     STEPSTONE_TRY(Context::check_interrupted());
     const std::string output = STEPSTONE_TRY(
         run_self({"bench-child", operation, workload, context.store_path().string(), "--shrink",
-                  std::to_string(context.settings().shrink), "--codec", context.settings().codec}));
+                  std::to_string(context.settings().shrink), "--codec", context.codec()}));
     return std::strtod(output.c_str(), nullptr);
   };
   const double save = STEPSTONE_TRY(peak("save"));
@@ -305,11 +316,10 @@ Result<void> measure(const BenchChildArguments& arguments, std::uint64_t& state_
     return bench::read_into(*store, store->latest_step().value_or(0), state.bytes());
   }
   if (arguments.operation == "save") {
-    const auto manager = STEPSTONE_TRY(
-        CheckpointManager::open(arguments.store, {.enable_async_checkpointing = false}));
-    const args::StandardSave save(STEPSTONE_TRY(state.borrowed_tree()));
+    const auto store = STEPSTONE_TRY(Store::open(arguments.store, {.create_if_missing = true}));
+    const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
     bench::reset_peak();
-    STEPSTONE_TRY(manager->save(0, save));
+    STEPSTONE_TRY(bench::save_tree(arguments.codec, *store, 0, tree));
     return {};
   }
   return save_in_background(arguments.store, state, arguments.operation == "async_immutable");

@@ -72,13 +72,16 @@ struct Times {
   std::vector<Point> restore;
 };
 
-Result<void> measure(Context& context, const std::vector<StateLeaf>& leaves, double size_of_point,
-                     const std::string& suffix, Times& times, bool by_bytes) {
+// One size: `point` is what it has of what grows.
+Result<void> measure(Context& context, const std::vector<StateLeaf>& leaves, double point,
+                     const std::string& variant, Times& times) {
   const State state = STEPSTONE_TRY(State::make(leaves, 1));
-  context.describe_state(state.size_bytes(), leaves.size());
+  context.describe_state(state.size_bytes(), leaves.size(), variant);
   STEPSTONE_TRY(context.check_space(3 * state.size_bytes() + (std::uint64_t{1} << 30)));
   Memory destination = STEPSTONE_TRY(Memory::allocate(state.size_bytes()));
   const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
+  const std::filesystem::path raw_file = context.scratch() / "raw";
+  STEPSTONE_TRY(write_file(raw_file, state.bytes()));
   DurableWrites raw;
   Limit pread{"pread, all processors", {}};
   std::vector<double> save;
@@ -90,38 +93,31 @@ Result<void> measure(Context& context, const std::vector<StateLeaf>& leaves, dou
     ::sync();
     const auto store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
     Result<StepRecord> saved;
-    save.push_back(seconds_of([&] { saved = save_tree(context, *store, 0, tree); }));
+    save.push_back(seconds_of([&] { saved = save_tree(context.codec(), *store, 0, tree); }));
     STEPSTONE_TRY(std::move(saved));
-    STEPSTONE_TRY(warm(context.store_path()));
+    STEPSTONE_TRY(warm(context.scratch()));
+    pread.samples.push_back(
+        STEPSTONE_TRY(parallel_pread(raw_file, destination.bytes(), context.thread_count())));
     Result<void> read;
     restore.push_back(seconds_of([&] { read = read_into(*store, 0, destination.bytes()); }));
     STEPSTONE_TRY(std::move(read));
     return store->close();
   }));
-  times.save.push_back({size_of_point, median(save)});
-  times.restore.push_back({size_of_point, median(restore)});
-  if (by_bytes) {
-    context.add_rate("save_" + suffix, state.size_bytes(), std::move(save), raw.best());
-    context.add_rate("restore_warm_" + suffix, state.size_bytes(), std::move(restore));
-  } else {
-    const auto to_ms = [](double& seconds) { seconds *= 1e3; };
-    Limit limit = raw.best();
-    std::ranges::for_each(limit.samples, to_ms);
-    std::ranges::for_each(save, to_ms);
-    std::ranges::for_each(restore, to_ms);
-    context.add("save_" + suffix, "ms", std::move(save), std::move(limit));
-    context.add("restore_warm_" + suffix, "ms", std::move(restore));
-  }
+  std::filesystem::remove(raw_file);
+  times.save.push_back({point, median(save)});
+  times.restore.push_back({point, median(restore)});
+  context.add_rate("save", state.size_bytes(), std::move(save), raw.best());
+  context.add_rate("restore_warm", state.size_bytes(), std::move(restore), std::move(pread));
   return {};
 }
 
-void add_fit(Context& context, const std::string& name, const std::vector<Point>& points,
+void add_fit(Context& context, const std::string& metric, const std::vector<Point>& points,
              double unit_size, const char* unit) {
   const Fit fit = fit_line(points);
-  context.add(name + "_fixed", "ms", {fit.fixed * 1e3});
-  context.add(name + "_slope", std::string("ms per ") + unit, {fit.slope * unit_size * 1e3});
-  context.add(name + "_r2", "", {fit.r2});
-  context.add(name + "_exponent", "", {fit.exponent}, {"in proportion", {1}});
+  context.add(metric + "_fixed", "ms", {fit.fixed * 1e3});
+  context.add(metric + "_slope", std::string("ms per ") + unit, {fit.slope * unit_size * 1e3});
+  context.add(metric + "_r2", "", {fit.r2});
+  context.add(metric + "_exponent", "", {fit.exponent}, {"in proportion", {1}});
 }
 
 }  // namespace
@@ -135,26 +131,27 @@ Result<void> run_scale(Context& context) {
   Times by_bytes;
   for (std::uint64_t size = 1'000'000; size <= largest || size == 1'000'000; size *= 2) {
     const std::uint64_t leaf_count = std::max<std::uint64_t>(16, size / 16'000'000);
-    const std::string suffix = size < 1'000'000'000
-                                   ? fmt::format("{}MB", size / 1'000'000)
-                                   : fmt::format("{}GB", static_cast<double>(size) / 1e9);
+    const std::string variant = size < 1'000'000'000
+                                    ? fmt::format("{}MB", size / 1'000'000)
+                                    : fmt::format("{:.3g}GB", static_cast<double>(size) / 1e9);
     STEPSTONE_TRY(measure(
         context,
         equal_leaves(static_cast<std::size_t>(leaf_count), size / leaf_count / sizeof(float)),
-        static_cast<double>(size), suffix, by_bytes, true));
+        static_cast<double>(size), variant, by_bytes));
   }
+  context.describe_state(0, 0, "bytes");
+  add_fit(context, "save", by_bytes.save, 1e6, "MB");
+  add_fit(context, "restore_warm", by_bytes.restore, 1e6, "MB");
+
   Times by_leaves;
   for (std::uint64_t count = 10; count <= std::max<std::uint64_t>(10, 1'000'000 / shrink);
        count *= 10) {
     STEPSTONE_TRY(measure(context, equal_leaves(static_cast<std::size_t>(count), 64),
-                          static_cast<double>(count), fmt::format("{}_leaves", count), by_leaves,
-                          false));
+                          static_cast<double>(count), fmt::format("{}-leaves", count), by_leaves));
   }
-  context.describe_state(0, 0);
-  add_fit(context, "save_by_bytes", by_bytes.save, 1e6, "MB");
-  add_fit(context, "restore_by_bytes", by_bytes.restore, 1e6, "MB");
-  add_fit(context, "save_by_leaves", by_leaves.save, 1e3, "1,000 leaves");
-  add_fit(context, "restore_by_leaves", by_leaves.restore, 1e3, "1,000 leaves");
+  context.describe_state(0, 0, "leaves");
+  add_fit(context, "save", by_leaves.save, 1e3, "1,000 leaves");
+  add_fit(context, "restore_warm", by_leaves.restore, 1e3, "1,000 leaves");
   return {};
 }
 

@@ -58,7 +58,7 @@ Result<void> count_tiny_steps(Context& context, State& state) {
   for (std::uint64_t step = 0; step < 20; ++step) {
     state.fill(step);
     file_system->reset();
-    STEPSTONE_TRY(save_tree(context, *store, step, tree, retired_by(step)));
+    STEPSTONE_TRY(save_tree(context.codec(), *store, step, tree, retired_by(step)));
     store->wait_for_collector();
     if (step < kKept) continue;
     fsyncs.push_back(as_double(file_system->counts().fsyncs));
@@ -136,14 +136,14 @@ Result<void> count_shared(Context& context, State& state) {
   options.file_system = file_system;
   const auto store = STEPSTONE_TRY(Store::open(context.store_path(), options));
   const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
-  STEPSTONE_TRY(save_tree(context, *store, 0, tree));
+  STEPSTONE_TRY(save_tree(context.codec(), *store, 0, tree));
   std::vector<double> fsyncs;
   std::vector<double> written;
   for (std::uint64_t step = 1; step <= 3; ++step) {
     STEPSTONE_TRY(Context::check_interrupted());
     state.fill_leaf(changed_leaf(state, step), step);
     file_system->reset();
-    STEPSTONE_TRY(save_tree(context, *store, step, tree));
+    STEPSTONE_TRY(save_tree(context.codec(), *store, step, tree));
     fsyncs.push_back(as_double(file_system->counts().fsyncs));
     written.push_back(as_double(file_system->counts().written_bytes));
   }
@@ -169,7 +169,7 @@ Result<void> run_shared(Context& context) {
 
   const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
   const auto store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
-  STEPSTONE_TRY(save_tree(context, *store, 0, tree));
+  STEPSTONE_TRY(save_tree(context.codec(), *store, 0, tree));
   std::uint64_t needed = state.size_bytes();
   Limit limit{"a read, all processors", {}};
   std::vector<double> seconds;
@@ -181,7 +181,7 @@ Result<void> run_shared(Context& context) {
     needed += state.leaf_bytes(leaf).size();
     limit.samples.push_back(STEPSTONE_TRY(parallel_read(state.bytes(), context.thread_count())));
     Result<StepRecord> saved;
-    seconds.push_back(seconds_of([&] { saved = save_tree(context, *store, step, tree); }));
+    seconds.push_back(seconds_of([&] { saved = save_tree(context.codec(), *store, step, tree); }));
     STEPSTONE_TRY(std::move(saved));
   }
   context.add_rate("save", state.size_bytes(), std::move(seconds), std::move(limit));
@@ -202,15 +202,15 @@ Result<void> time_retiring(Context& context, State& state) {
   State small = STEPSTONE_TRY(State::make(equal_leaves(10, 64), 0));
   const Tree big_tree = STEPSTONE_TRY(state.borrowed_tree());
   const Tree small_tree = STEPSTONE_TRY(small.borrowed_tree());
-  STEPSTONE_TRY(save_tree(context, *store, 0, small_tree));
+  STEPSTONE_TRY(save_tree(context.codec(), *store, 0, small_tree));
   Limit limit{"4 KiB appended and fdatasync", {}};
   std::vector<double> big_ms;
   std::vector<double> small_ms;
   STEPSTONE_TRY(context.repeat([&](unsigned sample) -> Result<void> {
     const std::uint64_t steps[] = {2 * sample + 1, 2 * sample + 2};
     state.fill(steps[0]);
-    STEPSTONE_TRY(save_tree(context, *store, steps[0], big_tree));
-    STEPSTONE_TRY(save_tree(context, *store, steps[1], small_tree));
+    STEPSTONE_TRY(save_tree(context.codec(), *store, steps[0], big_tree));
+    STEPSTONE_TRY(save_tree(context.codec(), *store, steps[1], small_tree));
     ::sync();
     limit.samples.push_back(
         STEPSTONE_TRY(append_durably(context.scratch() / "raw", state.bytes().first(4096))) * 1e3);
@@ -251,7 +251,7 @@ Result<void> run_retire(Context& context) {
   for (std::uint64_t step = 0; step < steps; ++step) {
     STEPSTONE_TRY(Context::check_interrupted());
     state.fill(step);
-    STEPSTONE_TRY(save_tree(context, *store, step, tree, retired_by(step)));
+    STEPSTONE_TRY(save_tree(context.codec(), *store, step, tree, retired_by(step)));
     store->wait_for_collector();
     if (step >= kKept) disk.push_back(as_double(disk_bytes(context.store_path())));
   }
