@@ -125,8 +125,7 @@ rocksdb::DBOptions database_options(rocksdb::Env* env, bool create) {
   options.skip_stats_update_on_db_open = true;
   options.max_open_files = open_files_max();
   options.max_background_jobs = 2;
-  // What the log holds is read at every open.
-  options.max_total_wal_size = 8 * kMiB;
+  options.max_total_wal_size = 64 * kMiB;
   options.info_log_level = rocksdb::WARN_LEVEL;
   options.keep_log_file_num = 2;
   options.max_log_file_size = kMiB;
@@ -145,9 +144,7 @@ rocksdb::ColumnFamilyOptions steps_options() {
 rocksdb::ColumnFamilyOptions small_options(
     std::shared_ptr<rocksdb::CompactionFilterFactory> dead_save_filter) {
   rocksdb::ColumnFamilyOptions options = common_options();
-  // A flush leaves out what has died, so that small buffers cost little.
-  options.write_buffer_size = 4 * kMiB;
-  options.max_write_buffer_number = 4;
+  options.write_buffer_size = 16 * kMiB;
   options.compaction_filter_factory = std::move(dead_save_filter);
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table_options(nullptr)));
   return options;

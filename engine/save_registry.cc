@@ -6,21 +6,6 @@
 #include "format/assert.h"
 
 namespace stepstone {
-namespace {
-
-// So many bytes of small steps die before the collector looks at them.
-constexpr std::uint64_t kSmallGarbageSizeBytes = std::uint64_t{4} << 20;
-
-std::uint64_t small_size_bytes(const StepRecord& record) {
-  constexpr std::uint64_t kRecordSizeEstimateBytes = 256;
-  std::uint64_t size_bytes = record.size_bytes + kRecordSizeEstimateBytes;
-  for (const ItemSummary& item : record.items) {
-    size_bytes += (item.leaf_count + 1) * kRecordSizeEstimateBytes;
-  }
-  return size_bytes;
-}
-
-}  // namespace
 
 SaveRegistry::Lease::~Lease() {
   const std::scoped_lock lock(registry_->mutex_);
@@ -55,16 +40,6 @@ std::optional<VisibleStep> SaveRegistry::find(std::uint64_t step) const {
   const auto found = visible_.find(step);
   if (found == visible_.end()) return std::nullopt;
   return found->second;
-}
-
-std::map<SaveId, std::uint64_t> SaveRegistry::small_saves() const {
-  const std::scoped_lock lock(mutex_);
-  std::map<SaveId, std::uint64_t> saves;
-  for (const auto& [step, visible] : visible_) {
-    if (visible.record.placement != Placement::kSmall) continue;
-    saves.emplace(visible.record.save, small_size_bytes(visible.record));
-  }
-  return saves;
 }
 
 std::optional<SaveRegistry::Leased> SaveRegistry::lease(std::uint64_t step) {
@@ -112,21 +87,19 @@ bool SaveRegistry::is_dead(SaveId save) const {
 void SaveRegistry::add_garbage(const std::vector<SaveId>& saves) {
   const std::scoped_lock lock(mutex_);
   garbage_.insert(saves.begin(), saves.end());
-  dead_small_bytes_ = kSmallGarbageSizeBytes;
   changed_.notify_all();
 }
 
-SaveRegistry::Garbage SaveRegistry::take_garbage() {
+std::vector<SaveId> SaveRegistry::take_garbage() {
   std::unique_lock lock(mutex_);
-  Garbage taken;
+  std::vector<SaveId> dead;
   changed_.wait(lock, [&] {
-    taken = garbage();
-    return !taken.is_empty() || is_stopping_;
+    dead = dead_garbage();
+    return !dead.empty() || is_stopping_;
   });
-  for (const SaveId save : taken.dead) garbage_.erase(save);
-  if (taken.is_small_due) dead_small_bytes_ = 0;
-  is_collecting_ = !taken.is_empty();
-  return taken;
+  for (const SaveId save : dead) garbage_.erase(save);
+  is_collecting_ = !dead.empty();
+  return dead;
 }
 
 void SaveRegistry::collected() {
@@ -143,7 +116,7 @@ void SaveRegistry::stop() {
 
 void SaveRegistry::wait_until_collected() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !is_collecting_ && garbage().is_empty(); });
+  changed_.wait(lock, [&] { return !is_collecting_ && dead_garbage().empty(); });
 }
 
 bool SaveRegistry::is_dead_locked(SaveId save) const {
@@ -156,22 +129,19 @@ bool SaveRegistry::is_dead_locked(SaveId save) const {
 void SaveRegistry::hide(std::uint64_t step) {
   const auto found = visible_.find(step);
   if (found == visible_.end()) return;
+  // Saves in the column family `small` go with its compactions, by the filter.
   if (found->second.record.placement == Placement::kSegments) {
     garbage_.insert(found->second.record.save);
-  } else {
-    dead_small_bytes_ += small_size_bytes(found->second.record);
   }
   visible_.erase(found);
 }
 
-SaveRegistry::Garbage SaveRegistry::garbage() const {
-  Garbage garbage;
+std::vector<SaveId> SaveRegistry::dead_garbage() const {
+  std::vector<SaveId> dead;
   for (const SaveId save : garbage_) {
-    if (is_dead_locked(save)) garbage.dead.push_back(save);
+    if (is_dead_locked(save)) dead.push_back(save);
   }
-  // Not worth the time of somebody who waits for the store to close.
-  garbage.is_small_due = dead_small_bytes_ >= kSmallGarbageSizeBytes && !is_stopping_;
-  return garbage;
+  return dead;
 }
 
 }  // namespace stepstone

@@ -67,20 +67,10 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
 
   bool is_dead(SaveId save) const;
 
-  // Visible steps in the column family `small`, and roughly how many bytes each takes there.
-  std::map<SaveId, std::uint64_t> small_saves() const;
-
-  // For the collector. Files of these saves, found at open, are to be dropped; and `small` is to be
-  // looked at.
+  // For the collector. Files of these saves, found at open, are to be dropped.
   void add_garbage(const std::vector<SaveId>& saves);
-  struct Garbage {
-    std::vector<SaveId> dead;   // In the column family `leaves`.
-    bool is_small_due = false;  // Enough steps of `small` have died to look at it.
-
-    bool is_empty() const { return dead.empty() && !is_small_due; }
-  };
-  // Waits for garbage, and takes it; empty: stop() was called and no dead save is left.
-  Garbage take_garbage();
+  // Waits for dead saves, and takes them; empty: stop() was called and nothing is left.
+  std::vector<SaveId> take_garbage();
   // What take_garbage() gave has been dealt with.
   void collected();
   void stop();
@@ -91,15 +81,14 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
   // All with mutex_ held.
   bool is_dead_locked(SaveId save) const;
   void hide(std::uint64_t step);
-  Garbage garbage() const;
+  std::vector<SaveId> dead_garbage() const;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::uint64_t, VisibleStep> visible_;
   std::map<SaveId, unsigned> leases_;
   std::set<SaveId> writing_;
-  std::set<SaveId> garbage_;            // Hidden or abandoned; collected once dead.
-  std::uint64_t dead_small_bytes_ = 0;  // Since the collector looked at `small`.
+  std::set<SaveId> garbage_;  // Hidden or abandoned; collected once dead.
   std::uint32_t next_generation_ = 1;
   bool is_loaded_ = false;
   bool is_stopping_ = false;

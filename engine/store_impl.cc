@@ -1,4 +1,4 @@
-// Opening and committing.
+// Opening, committing and collecting.
 //
 // Open compares three witnesses before it lets RocksDB delete anything: the step records must add
 // up to the digest in the StoreRecord, the StoreRecord must be at least as new as HEAD, and every
@@ -16,8 +16,8 @@
 #include <chrono>
 #include <random>
 #include <set>
+#include <system_error>
 
-#include "engine/dead_save_filter.h"
 #include "engine/parallel.h"
 #include "engine/rocksdb_support.h"
 #include "format/assert.h"
@@ -30,6 +30,50 @@ constexpr const char* kStagingDirectory = "staging";
 constexpr const char* kInterruptedCreation =
     "its creation was interrupted: create it again (create_if_missing)";
 constexpr std::size_t kBlockCacheSizeBytes = std::size_t{16} << 20;
+
+// Tells the compactions of `small` which entries nobody can reach any more.
+class DeadSaveFilter : public rocksdb::CompactionFilter {
+ public:
+  explicit DeadSaveFilter(std::shared_ptr<const SaveRegistry> registry)
+      : registry_(std::move(registry)) {}
+
+  const char* Name() const override { return "StepstoneDeadSaveFilter"; }
+
+  bool Filter(int /*level*/, const rocksdb::Slice& key, const rocksdb::Slice& /*value*/,
+              std::string* /*new_value*/, bool* /*value_changed*/) const override {
+    const std::optional<SaveId> save = save_of_key(key.ToStringView());
+    if (!save) return false;
+    // Keys come in order, so that one answer serves for a whole save. The dead stay dead; one that
+    // dies meanwhile waits for the next compaction.
+    if (save != last_save_) {
+      last_save_ = save;
+      last_is_dead_ = registry_->is_dead(*save);
+    }
+    return last_is_dead_;
+  }
+
+ private:
+  std::shared_ptr<const SaveRegistry> registry_;
+  // RocksDB calls one filter object from one thread.
+  mutable std::optional<SaveId> last_save_;
+  mutable bool last_is_dead_ = false;
+};
+
+class DeadSaveFilterFactory : public rocksdb::CompactionFilterFactory {
+ public:
+  explicit DeadSaveFilterFactory(std::shared_ptr<const SaveRegistry> registry)
+      : registry_(std::move(registry)) {}
+
+  const char* Name() const override { return "StepstoneDeadSaveFilterFactory"; }
+
+  std::unique_ptr<rocksdb::CompactionFilter> CreateCompactionFilter(
+      const rocksdb::CompactionFilter::Context& /*context*/) override {
+    return std::make_unique<DeadSaveFilter>(registry_);
+  }
+
+ private:
+  std::shared_ptr<const SaveRegistry> registry_;
+};
 
 // Ends the replay of RocksDB's log before the first commit that is newer than `sequence`. A reader
 // that opens beside a writer reads the MANIFEST first and the log after it, and would otherwise
@@ -132,7 +176,10 @@ StoreImpl::StoreImpl(std::filesystem::path directory, const OpenOptions& options
 StoreImpl::~StoreImpl() { shut_down(); }
 
 void StoreImpl::shut_down() {
-  collector_.reset();
+  if (collector_.joinable()) {
+    registry_->stop();
+    collector_.join();
+  }
   close_database();
 }
 
@@ -223,9 +270,12 @@ Result<void> StoreImpl::open_once() {
   if (head_of(store_record_) != *head) STEPSTONE_TRY(head_->write(head_of(store_record_)));
   file_system_->release_deletions();
   STEPSTONE_TRY(sweep());
-  collector_ = std::make_unique<Collector>(
-      *database_, Collector::Families{.small = small_, .leaves = leaves_}, registry_);
-  return collector_->start();
+  try {
+    collector_ = std::thread([this] { collect(); });
+  } catch (const std::system_error&) {
+    return fail(ErrorCode::kLimit, "no thread is to be had for the collector");
+  }
+  return {};
 }
 
 // Tells a store, the remains of an interrupted creation, an empty place and anything else apart;
@@ -314,10 +364,11 @@ Result<void> StoreImpl::create_head() {
 // written to, a missing column family is damage.
 Result<void> StoreImpl::open_database(bool is_new, std::uint64_t head_sequence) {
   leaves_options_ = leaves_options(rocksdb::NewLRUCache(kBlockCacheSizeBytes));
+  const auto filter = std::make_shared<DeadSaveFilterFactory>(registry_);
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
       {rocksdb::kDefaultColumnFamilyName, steps_options()},
       {kStepsColumnFamily, steps_options()},
-      {kSmallColumnFamily, small_options(dead_save_filter(registry_))},
+      {kSmallColumnFamily, small_options(filter)},
       {kLeavesColumnFamily, leaves_options_},
   };
   rocksdb::DBOptions options = database_options(env_.get(), is_new);
@@ -482,6 +533,22 @@ Result<void> StoreImpl::sweep() {
         .PermitUncheckedError();
   }
   return {};
+}
+
+void StoreImpl::collect() {
+  for (std::vector<SaveId> dead = registry_->take_garbage(); !dead.empty();
+       dead = registry_->take_garbage()) {
+    for (const SaveId save : dead) {
+      const KeyRange range = save_range(save);
+      const rocksdb::Slice begin(range.begin);
+      const rocksdb::Slice end(range.end);
+      const rocksdb::RangePtr whole_save(&begin, &end);
+      // What cannot be dropped now is found again by the next open.
+      rocksdb::DeleteFilesInRanges(database_.get(), leaves_, &whole_save, 1, /*include_end=*/false)
+          .PermitUncheckedError();
+    }
+    registry_->collected();
+  }
 }
 
 std::string StoreImpl::new_staging_path() {

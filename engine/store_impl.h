@@ -9,9 +9,9 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "engine/collector.h"
 #include "engine/compression_policy.h"
 #include "engine/file_system.h"
 #include "engine/head_file.h"
@@ -84,6 +84,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   Result<void> initialize();
   Result<void> sweep();
   void close_database();
+  void collect();
   Result<StepRecord> commit_locked(Addition* addition, std::span<const std::uint64_t> retire);
 
   const std::filesystem::path directory_;
@@ -110,7 +111,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // could not remove may be one with an ingested segment, and writing to it would destroy that.
   std::uint64_t run_id_ = 0;
   std::atomic<std::uint64_t> next_staging_number_ = 0;
-  std::unique_ptr<Collector> collector_;
+  std::thread collector_;
 };
 
 // What messages call a step, item or leaf.
