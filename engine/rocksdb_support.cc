@@ -2,6 +2,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/flush_block_policy.h>
+#include <rocksdb/rate_limiter.h>
 #include <rocksdb/table.h>
 #include <sys/resource.h>
 
@@ -125,7 +126,10 @@ rocksdb::DBOptions database_options(rocksdb::Env* env, bool create) {
   options.skip_stats_update_on_db_open = true;
   options.max_open_files = open_files_max();
   options.max_background_jobs = 2;
-  options.max_total_wal_size = 64 * kMiB;
+  // What flushes and compactions may write; segments do not count.
+  options.rate_limiter.reset(rocksdb::NewGenericRateLimiter(128 * kMiB));
+  // What the log holds is read at every open.
+  options.max_total_wal_size = 8 * kMiB;
   options.info_log_level = rocksdb::WARN_LEVEL;
   options.keep_log_file_num = 2;
   options.max_log_file_size = kMiB;
@@ -144,7 +148,9 @@ rocksdb::ColumnFamilyOptions steps_options() {
 rocksdb::ColumnFamilyOptions small_options(
     std::shared_ptr<rocksdb::CompactionFilterFactory> dead_save_filter) {
   rocksdb::ColumnFamilyOptions options = common_options();
-  options.write_buffer_size = 16 * kMiB;
+  // A flush leaves out what has died, so that small buffers cost little.
+  options.write_buffer_size = 4 * kMiB;
+  options.max_write_buffer_number = 4;
   options.compaction_filter_factory = std::move(dead_save_filter);
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table_options(nullptr)));
   return options;

@@ -93,6 +93,22 @@ struct VerifyReport {
   std::vector<Damage> damages;  // Ordered by step, item, leaf.
 };
 
+// How much room a step takes.
+struct StepUsage {
+  std::uint64_t step = 0;
+  std::uint64_t size_bytes = 0;    // Of its leaves, as they were given.
+  std::uint64_t stored_bytes = 0;  // Of the files that its save wrote; of a small step, roughly.
+  std::uint64_t shared_bytes = 0;  // Of its chunks that stand in the files of other saves.
+};
+
+struct StoreUsage {
+  std::vector<StepUsage> steps;         // Ascending.
+  std::uint64_t stored_bytes = 0;       // Of all tables; the log comes on top, at most some MiB.
+  std::uint64_t hidden_bytes = 0;       // Of the files of saves that are not visible any more.
+  std::uint64_t reclaimable_bytes = 0;  // Of what no step refers to; files are only rewritten for
+                                        // it when most of them is dead.
+};
+
 class Store {
  public:
   // kNotFound: no store there, and not asked to create one. kInvalidArgument: `directory` is
@@ -135,12 +151,16 @@ class Store {
   // background. kNotFound: one is not there; none was retired. kReadOnly, kClosed, kIo, kNoSpace.
   Result<void> retire(std::span<const std::uint64_t> steps);
 
-  // Waits until everything retired so far, and not held by a reader, has been deleted.
+  // Waits until everything retired so far, and not held by a reader or shared with a step that is
+  // there, has been deleted, but for what is not worth rewriting a file.
   void wait_for_collector();
 
   // Reads every byte of every step and checks it. Damage is reported, not returned as an error.
   // kNotFound: options.step is not there.
   Result<VerifyReport> verify(const VerifyOptions& options = {}) const;
+
+  // Reads all leaf records to tell. kCorrupt, kIo: one of them cannot be read.
+  Result<StoreUsage> usage() const;
 
  private:
   explicit Store(std::shared_ptr<StoreImpl> impl);

@@ -1,4 +1,4 @@
-// Opening, committing and collecting.
+// Opening and committing.
 //
 // Open compares three witnesses before it lets RocksDB delete anything: the step records must add
 // up to the digest in the StoreRecord, the StoreRecord must be at least as new as HEAD, and every
@@ -16,9 +16,10 @@
 #include <chrono>
 #include <random>
 #include <set>
-#include <system_error>
 
+#include "engine/dead_save_filter.h"
 #include "engine/parallel.h"
+#include "engine/references.h"
 #include "engine/rocksdb_support.h"
 #include "format/assert.h"
 #include "format/leaf_path.h"
@@ -30,50 +31,6 @@ constexpr const char* kStagingDirectory = "staging";
 constexpr const char* kInterruptedCreation =
     "its creation was interrupted: create it again (create_if_missing)";
 constexpr std::size_t kBlockCacheSizeBytes = std::size_t{16} << 20;
-
-// Tells the compactions of `small` which entries nobody can reach any more.
-class DeadSaveFilter : public rocksdb::CompactionFilter {
- public:
-  explicit DeadSaveFilter(std::shared_ptr<const SaveRegistry> registry)
-      : registry_(std::move(registry)) {}
-
-  const char* Name() const override { return "StepstoneDeadSaveFilter"; }
-
-  bool Filter(int /*level*/, const rocksdb::Slice& key, const rocksdb::Slice& /*value*/,
-              std::string* /*new_value*/, bool* /*value_changed*/) const override {
-    const std::optional<SaveId> save = save_of_key(key.ToStringView());
-    if (!save) return false;
-    // Keys come in order, so that one answer serves for a whole save. The dead stay dead; one that
-    // dies meanwhile waits for the next compaction.
-    if (save != last_save_) {
-      last_save_ = save;
-      last_is_dead_ = registry_->is_dead(*save);
-    }
-    return last_is_dead_;
-  }
-
- private:
-  std::shared_ptr<const SaveRegistry> registry_;
-  // RocksDB calls one filter object from one thread.
-  mutable std::optional<SaveId> last_save_;
-  mutable bool last_is_dead_ = false;
-};
-
-class DeadSaveFilterFactory : public rocksdb::CompactionFilterFactory {
- public:
-  explicit DeadSaveFilterFactory(std::shared_ptr<const SaveRegistry> registry)
-      : registry_(std::move(registry)) {}
-
-  const char* Name() const override { return "StepstoneDeadSaveFilterFactory"; }
-
-  std::unique_ptr<rocksdb::CompactionFilter> CreateCompactionFilter(
-      const rocksdb::CompactionFilter::Context& /*context*/) override {
-    return std::make_unique<DeadSaveFilter>(registry_);
-  }
-
- private:
-  std::shared_ptr<const SaveRegistry> registry_;
-};
 
 // Ends the replay of RocksDB's log before the first commit that is newer than `sequence`. A reader
 // that opens beside a writer reads the MANIFEST first and the log after it, and would otherwise
@@ -176,10 +133,7 @@ StoreImpl::StoreImpl(std::filesystem::path directory, const OpenOptions& options
 StoreImpl::~StoreImpl() { shut_down(); }
 
 void StoreImpl::shut_down() {
-  if (collector_.joinable()) {
-    registry_->stop();
-    collector_.join();
-  }
+  collector_.reset();
   close_database();
 }
 
@@ -242,6 +196,7 @@ Result<void> StoreImpl::open_once() {
   const Result<Head> head = HeadFile::read(*file_system_, (directory_ / "HEAD").string());
   if (!head) return tl::unexpected<Error>(head.error());
   const bool is_new = head->sequence == 0;
+  if (options_.read_only) opened_manifest_ = manifest_mark();
   const Result<void> opened = open_database(is_new && options_.create_if_missing, head->sequence);
   if (!opened && is_new && !options_.create_if_missing &&
       opened.error().code == ErrorCode::kCorrupt) {
@@ -260,6 +215,7 @@ Result<void> StoreImpl::open_once() {
   STEPSTONE_TRY(compare_with_head(head));
   STEPSTONE_TRY(check_segments());
   STEPSTONE_TRY(check_small_steps());
+  STEPSTONE_TRY(check_hollow_saves());
   if (options_.read_only) return {};
   STEPSTONE_TRY(
       to_result(file_system_->CreateDirIfMissing((directory_ / kStagingDirectory).string(),
@@ -270,12 +226,8 @@ Result<void> StoreImpl::open_once() {
   if (head_of(store_record_) != *head) STEPSTONE_TRY(head_->write(head_of(store_record_)));
   file_system_->release_deletions();
   STEPSTONE_TRY(sweep());
-  try {
-    collector_ = std::thread([this] { collect(); });
-  } catch (const std::system_error&) {
-    return fail(ErrorCode::kLimit, "no thread is to be had for the collector");
-  }
-  return {};
+  collector_ = std::make_unique<Collector>(*this, live_chunk_filter_);
+  return collector_->start();
 }
 
 // Tells a store, the remains of an interrupted creation, an empty place and anything else apart;
@@ -363,12 +315,13 @@ Result<void> StoreImpl::create_head() {
 // RocksDB may create what it misses only while there is nothing to lose: in a store that was
 // written to, a missing column family is damage.
 Result<void> StoreImpl::open_database(bool is_new, std::uint64_t head_sequence) {
+  live_chunk_filter_ = std::make_shared<LiveChunkFilterFactory>();
   leaves_options_ = leaves_options(rocksdb::NewLRUCache(kBlockCacheSizeBytes));
-  const auto filter = std::make_shared<DeadSaveFilterFactory>(registry_);
+  leaves_options_.compaction_filter_factory = live_chunk_filter_;
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {
       {rocksdb::kDefaultColumnFamilyName, steps_options()},
       {kStepsColumnFamily, steps_options()},
-      {kSmallColumnFamily, small_options(filter)},
+      {kSmallColumnFamily, small_options(dead_save_filter(registry_))},
       {kLeavesColumnFamily, leaves_options_},
   };
   rocksdb::DBOptions options = database_options(env_.get(), is_new);
@@ -507,7 +460,51 @@ Result<void> StoreImpl::check_small_steps() {
   return {};
 }
 
-// Hands what crashed saves left behind to the collector.
+// A save that is not visible, but referred to, has no record that lists its files, and the
+// collector rewrites them. So as long as no tables are about to be deleted, it is enough that it
+// has any; else each chunk that is referred to must be inside the range of a file that is known.
+Result<void> StoreImpl::check_hollow_saves() {
+  const std::set<SaveId> hollow = registry_->hollow_saves();
+  if (hollow.empty()) return {};
+  std::map<SaveId, std::map<std::string, std::string>> files;  // The last key by the first.
+  for (const rocksdb::LiveFileMetaData& file : segment_files(hollow)) {
+    files[*save_of_key(file.smallestkey)].emplace(file.smallestkey, file.largestkey);
+  }
+  const auto is_known = [&](SaveId save, const std::string& key) {
+    const auto ranges = files.find(save);
+    if (ranges == files.end()) return false;
+    const auto next = ranges->second.upper_bound(key);
+    return next != ranges->second.begin() && key <= std::prev(next)->second;
+  };
+  const bool holds_tables = file_system_->holds_tables();
+  for (const std::uint64_t step : registry_->steps()) {
+    const StepRecord record = registry_->find(step)->record;
+    bool is_missing = false;
+    bool has_hollow = false;
+    for (const SaveId origin : record.origin_saves) {
+      if (!hollow.contains(origin)) continue;
+      has_hollow = true;
+      is_missing = is_missing || !files.contains(origin);
+    }
+    if (has_hollow && holds_tables && !is_missing) {
+      // Leaf records that cannot be read are damage to this step alone.
+      (void)visit_references(*this, record.save,
+                             [&](SaveId origin, const std::string& key, std::uint32_t /*size*/) {
+                               if (hollow.contains(origin) && !is_known(origin, key))
+                                 is_missing = true;
+                             });
+    }
+    if (is_missing) {
+      return corrupt(fmt::format(
+          "step {}: files with chunks that it shares with earlier saves are not known to the "
+          "database",
+          step));
+    }
+  }
+  return {};
+}
+
+// Hands what crashed saves left behind to the collector, and hollow saves.
 Result<void> StoreImpl::sweep() {
   std::vector<rocksdb::LiveFileMetaData> files;
   database_->GetLiveFilesMetaData(&files);
@@ -517,7 +514,7 @@ Result<void> StoreImpl::sweep() {
     const std::optional<SaveId> save = save_of_key(file.smallestkey);
     if (file.column_family_name != kLeavesColumnFamily || !save) continue;
     next_generation = std::max(next_generation, save->generation + 1);
-    if (registry_->is_dead(*save)) orphans.insert(*save);
+    if (!registry_->is_in_use(*save)) orphans.insert(*save);
   }
   registry_->raise_next_generation(next_generation);
   registry_->add_garbage({orphans.begin(), orphans.end()});
@@ -533,22 +530,6 @@ Result<void> StoreImpl::sweep() {
         .PermitUncheckedError();
   }
   return {};
-}
-
-void StoreImpl::collect() {
-  for (std::vector<SaveId> dead = registry_->take_garbage(); !dead.empty();
-       dead = registry_->take_garbage()) {
-    for (const SaveId save : dead) {
-      const KeyRange range = save_range(save);
-      const rocksdb::Slice begin(range.begin);
-      const rocksdb::Slice end(range.end);
-      const rocksdb::RangePtr whole_save(&begin, &end);
-      // What cannot be dropped now is found again by the next open.
-      rocksdb::DeleteFilesInRanges(database_.get(), leaves_, &whole_save, 1, /*include_end=*/false)
-          .PermitUncheckedError();
-    }
-    registry_->collected();
-  }
 }
 
 std::string StoreImpl::new_staging_path() {
@@ -653,7 +634,29 @@ Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
 bool StoreImpl::was_changed_by_writer() const {
   if (!options_.read_only) return false;
   const Result<Head> head = HeadFile::read(*file_system_, (directory_ / "HEAD").string());
-  return head && head->sequence != store_record_.sequence;
+  if (head && head->sequence != store_record_.sequence) return true;
+  return manifest_mark() != opened_manifest_;
+}
+
+// Which files there are changes without a commit, too, when the collector has worked.
+std::string StoreImpl::manifest_mark() const {
+  std::string name;
+  if (!rocksdb::ReadFileToString(file_system_.get(), (directory_ / "CURRENT").string(), &name)
+           .ok()) {
+    return {};
+  }
+  while (!name.empty() && name.back() == '\n') name.pop_back();
+  std::uint64_t size_bytes = 0;
+  file_system_
+      ->GetFileSize((directory_ / name).string(), rocksdb::IOOptions(), &size_bytes, nullptr)
+      .PermitUncheckedError();
+  return fmt::format("{} {}", name, size_bytes);
+}
+
+std::vector<rocksdb::LiveFileMetaData> StoreImpl::table_files() const {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  database_->GetLiveFilesMetaData(&files);
+  return files;
 }
 
 std::vector<rocksdb::LiveFileMetaData> StoreImpl::segment_files(

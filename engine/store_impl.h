@@ -9,12 +9,13 @@
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "engine/collector.h"
 #include "engine/compression_policy.h"
 #include "engine/file_system.h"
 #include "engine/head_file.h"
+#include "engine/live_chunk_filter.h"
 #include "engine/save_registry.h"
 #include "engine/store.h"
 
@@ -63,10 +64,13 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // registry only on success.
   Result<StepRecord> commit(Addition* addition, std::span<const std::uint64_t> retire);
 
-  // Whether a process that writes to this store, which is open read-only here, has committed
-  // anything since it was opened: a step whose files are gone was then retired, and is not damaged.
+  // Whether a process that writes to this store, which is open read-only here, has committed or
+  // collected anything since it was opened: if files of a step are gone then, the step was retired
+  // or shares chunks that were moved, and is not damaged.
   bool was_changed_by_writer() const;
 
+  // All of them.
+  std::vector<rocksdb::LiveFileMetaData> table_files() const;
   // The files that hold segments of the saves, in key order.
   std::vector<rocksdb::LiveFileMetaData> segment_files(const std::set<SaveId>& saves) const;
 
@@ -81,10 +85,12 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   Result<void> compare_with_head(const Result<Head>& head);
   Result<void> check_segments();
   Result<void> check_small_steps();
+  Result<void> check_hollow_saves();
   Result<void> initialize();
   Result<void> sweep();
   void close_database();
-  void collect();
+  // Differs when the database's files may be others.
+  std::string manifest_mark() const;
   Result<StepRecord> commit_locked(Addition* addition, std::span<const std::uint64_t> retire);
 
   const std::filesystem::path directory_;
@@ -93,9 +99,11 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   std::shared_ptr<StoreFileSystem> file_system_;
   std::unique_ptr<rocksdb::Env> env_;
   std::shared_ptr<SaveRegistry> registry_;
+  std::shared_ptr<LiveChunkFilterFactory> live_chunk_filter_;
   rocksdb::ColumnFamilyOptions leaves_options_;
   std::unique_ptr<rocksdb::DB> database_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+  std::string opened_manifest_;  // Before the database was opened; of a read-only store.
   rocksdb::ColumnFamilyHandle* steps_ = nullptr;
   rocksdb::ColumnFamilyHandle* small_ = nullptr;
   rocksdb::ColumnFamilyHandle* leaves_ = nullptr;
@@ -111,7 +119,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // could not remove may be one with an ingested segment, and writing to it would destroy that.
   std::uint64_t run_id_ = 0;
   std::atomic<std::uint64_t> next_staging_number_ = 0;
-  std::thread collector_;
+  std::unique_ptr<Collector> collector_;
 };
 
 // What messages call a step, item or leaf.

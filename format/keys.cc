@@ -74,6 +74,11 @@ KeyRange save_range(SaveId save) {
   return {save_prefix(save), save_prefix(save) + '\xff'};
 }
 
+KeyRange region_range(SaveId save, Region region) {
+  const char byte = static_cast<char>(region);
+  return {save_prefix(save) + byte, save_prefix(save) + static_cast<char>(byte + 1)};
+}
+
 std::optional<SaveId> save_of_key(std::string_view key) {
   if (key.size() < kSaveIdSizeBytes) return std::nullopt;
   return SaveId{read_big_endian<std::uint64_t>(key), read_big_endian<std::uint32_t>(key.substr(8))};

@@ -49,6 +49,7 @@ struct KeyRange {
   std::string end;
 };
 KeyRange save_range(SaveId save);
+KeyRange region_range(SaveId save, Region region);
 
 struct DecodedKey {
   SaveId save;

@@ -29,7 +29,7 @@ class SaveRegistryTest : public ::testing::Test {
   // What the collector would take now, without waiting for more.
   std::vector<SaveId> garbage() {
     registry_->stop();
-    return registry_->take_garbage();
+    return registry_->take_garbage().dead;
   }
 
   std::shared_ptr<SaveRegistry> registry_ = std::make_shared<SaveRegistry>();
@@ -90,13 +90,25 @@ TEST_F(SaveRegistryTest, TheCollectorIsNotGivenWhatALeaseHolds) {
   EXPECT_THAT(garbage(), IsEmpty());
 }
 
-TEST_F(SaveRegistryTest, RetiringSmallStepsLeavesNothingForTheCollector) {
-  const SaveId save = *registry_->begin_save(3);
-  registry_->end_save(save, visible(save, Placement::kSmall), {});
-  const std::uint64_t step = 3;
-  registry_->retire({&step, 1});
-  EXPECT_TRUE(registry_->is_dead(save));
-  EXPECT_THAT(garbage(), IsEmpty());
+TEST_F(SaveRegistryTest, SmallStepsAreLookedAtWhenEnoughOfThemHaveDied) {
+  std::vector<std::uint64_t> steps;
+  for (std::uint64_t step = 0; step < 5; ++step) {
+    const SaveId save = *registry_->begin_save(step);
+    VisibleStep small = visible(save, Placement::kSmall);
+    small.record.size_bytes = 1 << 20;
+    registry_->end_save(save, small, {});
+    steps.push_back(step);
+  }
+  EXPECT_EQ(registry_->small_saves().size(), 5);
+  registry_->retire(std::span(steps).first(1));
+  EXPECT_EQ(registry_->small_saves().size(), 4);
+  registry_->wait_until_collected();  // One is not enough to wait for.
+  registry_->retire(steps);
+  const SaveRegistry::Garbage garbage = registry_->take_garbage();
+  EXPECT_TRUE(garbage.is_small_due);
+  EXPECT_THAT(garbage.dead, IsEmpty());
+  registry_->collected();
+  registry_->wait_until_collected();
 }
 
 }  // namespace
