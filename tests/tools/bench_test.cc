@@ -142,6 +142,25 @@ TEST_F(BenchTest, ScaleFitsALine) {
   }
 }
 
+TEST_F(BenchTest, WeightsAreCompressedWithEachCodec) {
+  write_file(path("model"),
+             canonical_safetensors_bytes({random_tensor("a", DType::kFloat32, {1000, 30}, 1),
+                                          random_tensor("b", DType::kInt64, {7}, 2),
+                                          random_tensor("c", DType::kFloat32, {200'000}, 3)}));
+  // Random bits: no figure says anything, but all of it must come back.
+  const auto always = rows_of("compress", {"--codec", "always", "--model", path("model")});
+  expect_metrics(always, {{"float32 ratio_compressed", ""},
+                          {"float32 encode", "MB/s"},
+                          {"bfloat16 decode", "MB/s"},
+                          {"bfloat16 save", "MB/s"},
+                          {"bfloat16 restore_warm", "MB/s"}});
+  EXPECT_EQ(always.at("bfloat16 save")["state_bytes"], 460'000);
+  EXPECT_EQ(always.at("bfloat16 save")["codec"], "always");
+  const auto none = rows_of("compress", {"--codec", "none", "--model", path("model")});
+  EXPECT_FALSE(none.contains("float32 encode"));
+  EXPECT_GE(none.at("bfloat16 written_bytes")["ratio"].get<double>(), 1);
+}
+
 TEST_F(BenchTest, HashIsMeasuredAlone) {
   expect_metrics(rows_of("hash", {"--threads", "1"}), {{"hash", "MB/s"}});
 }
@@ -181,6 +200,10 @@ TEST_F(BenchTest, MistakesAreNamedAndLeaveNothing) {
   const CommandResult codec = run_stepstone({"bench", "hash", "--codec", "none,best"});
   EXPECT_EQ(codec.exit_code, 1);
   EXPECT_NE(codec.error.find("no codec 'best'"), std::string::npos) << codec.error;
+  const CommandResult model =
+      run_stepstone({"bench", "compress", "--directory", scratch, "--model", scratch + "/absent"});
+  EXPECT_EQ(model.exit_code, 1);
+  EXPECT_NE(model.error.find("--model"), std::string::npos) << model.error;
   EXPECT_EQ(run_stepstone({"bench", "hash", "--samples", "0"}).exit_code, 2);
   EXPECT_EQ(run_stepstone({"bench", "hash", "--shrink", "0"}).exit_code, 2);
   EXPECT_TRUE(std::filesystem::is_empty(scratch));

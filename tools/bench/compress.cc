@@ -84,7 +84,9 @@ void fill_bfloat16(const Weights& weights, std::uint64_t seed, std::span<std::by
 
 // The codec alone, on one core.
 Result<void> measure_codec(Context& context, std::span<const std::byte> bytes, DType dtype) {
-  if (!context.wants({"ratio_compressed", "encode", "decode"})) return {};
+  if (context.codec() == "none" || !context.wants({"ratio_compressed", "encode", "decode"})) {
+    return {};
+  }
   struct Stored {
     Codec codec = Codec::kRaw;
     std::vector<std::byte> bytes;
