@@ -41,18 +41,28 @@ class WatchedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
     return is_manifest_ ? noted(std::move(status), has_failed_) : status;
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
-    return noted(FSWritableFileOwnerWrapper::Sync(options, context), has_failed_);
+    return noted_sync(FSWritableFileOwnerWrapper::Sync(options, context));
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
-    return noted(FSWritableFileOwnerWrapper::Fsync(options, context), has_failed_);
+    return noted_sync(FSWritableFileOwnerWrapper::Fsync(options, context));
   }
   IOStatus RangeSync(std::uint64_t offset, std::uint64_t size, const IOOptions& options,
                      IODebugContext* context) override {
-    return noted(FSWritableFileOwnerWrapper::RangeSync(offset, size, options, context),
-                 has_failed_);
+    return noted_sync(FSWritableFileOwnerWrapper::RangeSync(offset, size, options, context));
+  }
+  // What a compaction writes has this priority, and nothing else.
+  void SetIOPriority(rocksdb::Env::IOPriority priority) override {
+    is_compacted_ = priority == rocksdb::Env::IO_LOW;
+    FSWritableFileOwnerWrapper::SetIOPriority(priority);
   }
 
  private:
+  // The output of a compaction that cannot be synced is thrown away, and its inputs stay.
+  IOStatus noted_sync(IOStatus status) {
+    return is_compacted_ ? std::move(status) : noted(std::move(status), has_failed_);
+  }
+
+  bool is_compacted_ = false;
   const bool is_manifest_;
   std::atomic<bool>& has_failed_;
 };

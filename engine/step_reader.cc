@@ -54,7 +54,7 @@ Error StepReaderImpl::to_read_error(const rocksdb::Status& status) const {
   if (status.IsPathNotFound() && store_->was_changed_by_writer()) {
     return {ErrorCode::kNotFound,
             "the process that writes to the store has retired the step since this read-only view "
-            "was opened: open it again"};
+            "was opened, or moved chunks that it shares: open it again"};
   }
   if (status.IsPathNotFound() || status.IsCorruption()) error.code = ErrorCode::kCorrupt;
   return error;

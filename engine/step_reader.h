@@ -32,6 +32,9 @@ class StepReaderImpl {
   Result<ItemRecord> read_item(std::string_view item) const;
   Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+  // Where a chunk that has an entry of its own stands.
+  std::string key_of_chunk(std::string_view item, const StoredLeaf& leaf,
+                           std::uint32_t chunk) const;
   // A whole chunk, read from the file where it stands without a look-up. False: that does not lead
   // to the right bytes, and read_chunk() is to find out; the destination may have been written to.
   bool read_chunk_at(std::string_view item, const StoredLeaf& leaf, std::uint32_t chunk,
@@ -42,8 +45,6 @@ class StepReaderImpl {
 
  private:
   rocksdb::ColumnFamilyHandle* family() const;
-  std::string key_of_chunk(std::string_view item, const StoredLeaf& leaf,
-                           std::uint32_t chunk) const;
   Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item) const;
   Error to_read_error(const rocksdb::Status& status) const;
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <mutex>
 #include <tuple>
+#include <unordered_set>
 
 #include "engine/parallel.h"
 #include "engine/progress.h"
@@ -22,15 +23,53 @@ struct LeafPlace {
   std::string encoded_path;
 };
 
+// The chunks that were found whole, so that one which many steps share is read once. Safe from
+// several threads.
+class VerifiedChunks {
+ public:
+  static Hash128 name(const std::string& key, const Hash128& hash) {
+    const std::string name = key + to_string(hash);
+    return hash128(std::as_bytes(std::span(name)));
+  }
+
+  bool contains(const Hash128& name) const {
+    const std::scoped_lock lock(mutex_);
+    return names_.contains(name);
+  }
+  void add(const Hash128& name) {
+    const std::scoped_lock lock(mutex_);
+    names_.insert(name);
+  }
+
+ private:
+  struct HashOfHash {
+    std::size_t operator()(const Hash128& hash) const { return hash.low; }
+  };
+
+  mutable std::mutex mutex_;
+  std::unordered_set<Hash128, HashOfHash> names_;
+};
+
 // Verifies one step and adds what it finds to a report.
 class StepVerifier {
  public:
-  StepVerifier(const StepReaderImpl& reader, Progress& progress, VerifyReport& report)
-      : reader_(reader), progress_(progress), report_(report), step_(reader.record().save.step) {}
+  StepVerifier(const StepReaderImpl& reader, VerifiedChunks& verified, Progress& progress,
+               VerifyReport& report)
+      : reader_(reader),
+        verified_(verified),
+        progress_(progress),
+        report_(report),
+        step_(reader.record().save.step) {}
 
-  // False: the step is not there to be verified, because the process that writes to the store has
-  // retired it meanwhile.
-  bool run() {
+  enum class Outcome {
+    kVerified,
+    // Meanwhile the process that writes to the store has retired the step...
+    kGone,
+    // ...or rewritten files with chunks that it shares with others.
+    kMoved,
+  };
+
+  Outcome run() {
     check_segments();
     check_copy();
     std::vector<LeafPlace> places;
@@ -42,12 +81,15 @@ class StepVerifier {
           return Result<void>();
         });
     if (!result) add({.step = step_, .item = {}, .leaf = {}, .message = result.error().message});
-    if (!damages_.empty() && reader_.store().was_changed_by_writer() && is_gone()) return false;
+    if (!damages_.empty() && reader_.store().was_changed_by_writer()) {
+      if (is_gone()) return Outcome::kGone;
+      if (!reader_.record().origin_saves.empty()) return Outcome::kMoved;
+    }
     report_.damages.insert(report_.damages.end(), damages_.begin(), damages_.end());
     report_.leaf_count += places.size();
     report_.size_bytes += reader_.record().size_bytes;
     ++report_.step_count;
-    return true;
+    return Outcome::kVerified;
   }
 
  private:
@@ -164,13 +206,19 @@ class StepVerifier {
     const Result<StoredLeaf> leaf = reader_.read_leaf(place.item, place.encoded_path);
     if (!leaf) return damaged(leaf.error());
     for (std::uint32_t chunk = 0; chunk < leaf->record.chunk_count(); ++chunk) {
-      const Result<void> result = reader_.read_chunk(place.item, *leaf, chunk, 0, {});
-      if (!result) return damaged(result.error());
+      const Hash128 name = VerifiedChunks::name(reader_.key_of_chunk(place.item, *leaf, chunk),
+                                                leaf->record.hashes[chunk]);
+      if (!verified_.contains(name)) {
+        const Result<void> result = reader_.read_chunk(place.item, *leaf, chunk, 0, {});
+        if (!result) return damaged(result.error());
+        verified_.add(name);
+      }
       progress_.add(leaf->record.chunk_size_at(chunk));
     }
   }
 
   const StepReaderImpl& reader_;
+  VerifiedChunks& verified_;
   Progress& progress_;
   std::mutex mutex_;
   std::vector<Damage> damages_;
@@ -195,9 +243,24 @@ Result<VerifyReport> Store::verify(const VerifyOptions& options) const {
   for (const auto& reader : readers) total_bytes += reader->record().size_bytes;
   Progress progress(options.progress, total_bytes);
   VerifyReport report;
+  VerifiedChunks verified;
   for (const auto& reader : readers) {
-    const bool is_there = StepVerifier(*reader->impl_, progress, report).run();
-    if (!is_there && options.step) {
+    using Outcome = StepVerifier::Outcome;
+    Outcome outcome = StepVerifier(*reader->impl_, verified, progress, report).run();
+    if (outcome == Outcome::kMoved) {
+      const auto newer = STEPSTONE_TRY(Store::open(directory(), impl_->options()));
+      Result<VerifyReport> again = newer->verify({.step = reader->record().save.step});
+      if (again) {
+        report.damages.insert(report.damages.end(), again->damages.begin(), again->damages.end());
+        report.leaf_count += again->leaf_count;
+        report.size_bytes += again->size_bytes;
+        report.step_count += again->step_count;
+        continue;
+      }
+      if (again.error().code != ErrorCode::kNotFound) return again;
+      outcome = Outcome::kGone;
+    }
+    if (outcome == Outcome::kGone && options.step) {
       return fail(ErrorCode::kNotFound,
                   fmt::format("step {} was retired while it was verified", *options.step));
     }

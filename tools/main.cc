@@ -163,6 +163,18 @@ void add_ls(CLI::App& app, CommandLine& line) {
   });
 }
 
+void add_du(CLI::App& app, CommandLine& line) {
+  Verb verb(app, line, "du", "Tell how much room each step takes, alone and shared with others",
+            "Examples:\n"
+            "  stepstone du run\n"
+            "  stepstone du run --json | jq .reclaimable_bytes    what no step needs any more");
+  verb.add_store();
+  verb.add_json();
+  verb.app().callback([&line] {
+    line.run = [&line](Console& console) { return run_du({.store = line.store}, console); };
+  });
+}
+
 void add_show(CLI::App& app, CommandLine& line) {
   Verb verb(app, line, "show", "Show the tree of an item: path, type, shape and size of each leaf",
             "A path as shown is what `stepstone cat` takes: names joined by '/', layers[3] for a "
@@ -394,6 +406,7 @@ int parse_and_run(int argument_count, char** arguments) {
   app.require_subcommand(1);
   add_import(app, line);
   add_ls(app, line);
+  add_du(app, line);
   add_show(app, line);
   add_cat(app, line);
   add_export(app, line);

@@ -71,6 +71,27 @@ std::string retire(Recorder& run) {
   return run.close();
 }
 
+// Steps that refer to chunks of others, among them of such as are retired or overwritten, whose
+// files are rewritten and dropped meanwhile.
+std::string share(Recorder& run) {
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.save(1, StepSize::kShared));
+  STEPSTONE_DO(run.save(2, StepSize::kShared));
+  STEPSTONE_DO(run.save(3, StepSize::kShared, {1}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.save(3, StepSize::kShared));
+  STEPSTONE_DO(run.save(4, StepSize::kShared, {2}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.close());
+  STEPSTONE_DO(run.open());
+  run.wait_for_collector();
+  STEPSTONE_DO(run.save(5, StepSize::kShared, {3, 4}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.retire({5}));
+  run.wait_for_collector();
+  return run.close();
+}
+
 // Sessions enough for RocksDB to compact what each of them flushed.
 std::string reopen(Recorder& run) {
   for (std::uint64_t session = 0; session < 6; ++session) {
@@ -104,7 +125,9 @@ std::string at_random(Recorder& run) {
         is_overwrite ? steps[random.below(steps.size())] : (next_step += 1 + random.below(5));
     std::vector<std::uint64_t> retired;
     if (steps.size() > 2 && steps.front() != step) retired.push_back(steps.front());
-    STEPSTONE_DO(run.save(step, static_cast<StepSize>(random.below(3)), retired));
+    constexpr StepSize kSizes[] = {StepSize::kTiny, StepSize::kSmall, StepSize::kSegment,
+                                   StepSize::kShared};
+    STEPSTONE_DO(run.save(step, kSizes[random.below(4)], retired));
   }
   return run.close();
 }
@@ -174,8 +197,8 @@ std::vector<Workload> workloads() {
   return {{"Create", create},        {"SaveSegments", save_segments},
           {"SaveSmall", save_small}, {"SaveMedium", save_medium},
           {"Overwrite", overwrite},  {"KeepTwo", keep_two},
-          {"Retire", retire},        {"Reopen", reopen},
-          {"AtRandom", at_random}};
+          {"Retire", retire},        {"Share", share},
+          {"Reopen", reopen},        {"AtRandom", at_random}};
 }
 
 }  // namespace stepstone

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <map>
 #include <numeric>
 
 #include "engine/store.h"
@@ -271,6 +273,92 @@ TEST_F(SharedChunksTest, ALongHistoryTakesNoMoreThanWhatItsStepsHave) {
   EXPECT_LT(table_bytes(), 20 * kMiB);
   reopen();
   expect_steps(steps);
+}
+
+TEST_F(SharedChunksTest, UsageTellsWhatIsOwnedSharedAndDead) {
+  ASSERT_TRUE(save(1, {0, 0, 0, 0}));
+  ASSERT_TRUE(save(2, {0, 0, 0, 1}));
+  ASSERT_TRUE(save_arrays(*store_, 3, 1, {100}));
+  StoreUsage usage = *store_->usage();
+  ASSERT_EQ(usage.steps.size(), 3);
+  const auto is_about = [](std::uint64_t size_bytes, std::uint64_t leaves) {
+    return size_bytes >= leaves * kLeafSize && size_bytes < leaves * kLeafSize + kLeafSize / 8;
+  };
+  EXPECT_EQ(usage.steps[0].size_bytes, 4 * kLeafSize);
+  EXPECT_TRUE(is_about(usage.steps[0].stored_bytes, 4)) << usage.steps[0].stored_bytes;
+  EXPECT_EQ(usage.steps[0].shared_bytes, 0);
+  EXPECT_TRUE(is_about(usage.steps[1].stored_bytes, 1)) << usage.steps[1].stored_bytes;
+  EXPECT_TRUE(is_about(usage.steps[1].shared_bytes, 3)) << usage.steps[1].shared_bytes;
+  EXPECT_EQ(usage.steps[2].size_bytes, 100);
+  EXPECT_LT(usage.steps[2].stored_bytes, kLeafSize);
+  EXPECT_TRUE(is_about(usage.stored_bytes, 5)) << usage.stored_bytes;
+  EXPECT_EQ(usage.hidden_bytes, 0);
+  EXPECT_EQ(usage.reclaimable_bytes, 0);
+
+  const std::uint64_t first = 1;
+  ASSERT_TRUE(store_->retire({&first, 1}));
+  close();
+  reopen();
+  usage = *store_->usage();
+  ASSERT_EQ(usage.steps.size(), 2);
+  EXPECT_TRUE(is_about(usage.steps[0].shared_bytes, 3)) << usage.steps[0].shared_bytes;
+  EXPECT_TRUE(is_about(usage.hidden_bytes, 4)) << usage.hidden_bytes;
+  EXPECT_TRUE(is_about(usage.reclaimable_bytes, 1)) << usage.reclaimable_bytes;
+}
+
+// Damage to a chunk is damage to every step that has it, and to no other; what nobody refers to is
+// nobody's damage.
+TEST_F(SharedChunksTest, VerifyChecksTheChunksOfHollowSaves) {
+  ASSERT_TRUE(save(1, {0, 0, 0, 0}));
+  ASSERT_TRUE(save(2, {0, 0, 0, 1}));
+  ASSERT_TRUE(save(3, {0, 1, 1, 1}, {1}));
+  close();
+  std::filesystem::path hollow;
+  for (const auto& entry : std::filesystem::directory_iterator(path())) {
+    if (entry.path().extension() == ".sst" && entry.file_size() > 3 * kLeafSize) {
+      hollow = entry.path();
+    }
+  }
+  ASSERT_FALSE(hollow.empty());
+  const auto flip = [&](std::uint64_t offset) {
+    std::fstream file(hollow, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(offset));
+    const char byte = static_cast<char>(file.get() ^ 1);
+    file.seekp(static_cast<std::streamoff>(offset));
+    file.put(byte);
+  };
+  flip(3 * kLeafSize + kLeafSize / 2);  // Leaf 3, which nobody has.
+  reopen();
+  EXPECT_THAT(store_->verify()->damages, IsEmpty());
+  close();
+  flip(kLeafSize + kLeafSize / 2);  // Leaf 1, which step 2 has.
+  reopen();
+  const VerifyReport report = *store_->verify();
+  ASSERT_EQ(report.damages.size(), 1);
+  EXPECT_EQ(report.damages[0].step, 2);
+  EXPECT_EQ(report.damages[0].leaf, "1");
+  EXPECT_EQ(report.step_count, 2);
+}
+
+TEST_F(SharedChunksTest, AReadOnlyStoreSeesWhatIsShared) {
+  ASSERT_TRUE(save(1, {0, 0, 0, 0}));
+  ASSERT_TRUE(save(2, {0, 1, 1, 1}));
+  auto reader = Store::open(path(), {.read_only = true});
+  ASSERT_TRUE(reader) << reader.error().message;
+  const std::uint64_t first = 1;
+  ASSERT_TRUE(store_->retire({&first, 1}));
+  store_->wait_for_collector();
+  // The file that holds leaf 0 may have been rewritten under it: that is no damage.
+  for (const std::uint64_t step : {1U, 2U}) {
+    const auto bytes = read_array(**(*reader)->read_step(step), "state", 0);
+    EXPECT_TRUE(bytes.has_value() ? *bytes == bytes_of(0, 0)
+                                  : bytes.error().code == ErrorCode::kNotFound)
+        << bytes.error().message;
+  }
+  EXPECT_THAT((*reader)->verify()->damages, IsEmpty());
+  reader = Store::open(path(), {.read_only = true});
+  ASSERT_TRUE(reader) << reader.error().message;
+  EXPECT_TRUE(*read_array(**(*reader)->read_step(2), "state", 0) == bytes_of(0, 0));
 }
 
 }  // namespace

@@ -111,5 +111,82 @@ TEST_F(SaveRegistryTest, SmallStepsAreLookedAtWhenEnoughOfThemHaveDied) {
   registry_->wait_until_collected();
 }
 
+VisibleStep sharing(SaveId save, std::vector<SaveId> origins) {
+  VisibleStep step = visible(save);
+  step.record.origin_saves = std::move(origins);
+  return step;
+}
+
+TEST_F(SaveRegistryTest, ASaveThatOthersReferToIsHollowUntilTheLastOfThemGoes) {
+  const SaveId origin = publish(1);
+  const SaveId second = *registry_->begin_save(2);
+  registry_->end_save(second, sharing(second, {origin}), {});
+  const SaveId third = *registry_->begin_save(3);
+  // Its origin goes in the same instant.
+  const std::vector<std::uint64_t> first = {1};
+  registry_->end_save(third, sharing(third, {origin}), first);
+  EXPECT_FALSE(registry_->is_in_use(origin));
+  EXPECT_FALSE(registry_->is_dead(origin));
+  EXPECT_THAT(registry_->hollow_saves(), ElementsAre(origin));
+  EXPECT_EQ(registry_->lease_referrers(origin).size(), 2);
+  SaveRegistry::Garbage garbage = registry_->take_garbage();
+  EXPECT_THAT(garbage.dead, IsEmpty());
+  EXPECT_THAT(garbage.hollow, ElementsAre(origin));
+  registry_->collected();
+
+  const std::vector<std::uint64_t> steps = {2};
+  registry_->retire(steps);
+  garbage = registry_->take_garbage();
+  EXPECT_THAT(garbage.dead, ElementsAre(second));
+  EXPECT_THAT(garbage.hollow, ElementsAre(origin));
+  registry_->collected();
+
+  auto leased = registry_->lease(3);
+  const std::vector<std::uint64_t> last = {3};
+  registry_->retire(last);
+  EXPECT_FALSE(registry_->is_dead(origin));  // A reader of step 3 needs it.
+  leased->lease.reset();
+  EXPECT_TRUE(registry_->is_dead(origin));
+  EXPECT_TRUE(registry_->lease_referrers(origin).empty());
+  garbage = registry_->take_garbage();
+  EXPECT_THAT(garbage.dead, ElementsAre(origin, third));
+  EXPECT_THAT(garbage.hollow, IsEmpty());
+}
+
+TEST_F(SaveRegistryTest, AStepThatIsStillThereIsNotHollow) {
+  const SaveId origin = publish(1);
+  const SaveId second = *registry_->begin_save(2);
+  registry_->end_save(second, sharing(second, {origin}), {});
+  EXPECT_THAT(registry_->hollow_saves(), IsEmpty());
+  EXPECT_TRUE(registry_->lease_referrers(origin).empty());
+  const std::vector<std::uint64_t> steps = {2};
+  registry_->retire(steps);
+  EXPECT_FALSE(registry_->is_dead(origin));
+  EXPECT_THAT(garbage(), ElementsAre(second));
+}
+
+// A save that overwrites the step which it shares with.
+TEST_F(SaveRegistryTest, WhatIsReplacedBySomethingThatRefersToItIsHollow) {
+  const SaveId old = publish(1);
+  const SaveId replacement = *registry_->begin_save(1);
+  registry_->end_save(replacement, sharing(replacement, {old}), {});
+  EXPECT_THAT(registry_->hollow_saves(), ElementsAre(old));
+  EXPECT_THAT(registry_->take_garbage().hollow, ElementsAre(old));
+}
+
+TEST_F(SaveRegistryTest, WhatIsReferredToIsKnownAfterLoading) {
+  const auto registry = std::make_shared<SaveRegistry>();
+  std::map<std::uint64_t, VisibleStep> steps;
+  steps.emplace(4, sharing({4, 9}, {{1, 2}, {2, 3}}));
+  registry->load(std::move(steps), 10);
+  EXPECT_THAT(registry->hollow_saves(), ElementsAre(SaveId{1, 2}, SaveId{2, 3}));
+  EXPECT_FALSE(registry->is_dead({1, 2}));
+  EXPECT_TRUE(registry->is_dead({1, 1}));
+  registry->add_garbage({{1, 1}, {1, 2}});
+  const SaveRegistry::Garbage garbage = registry->take_garbage();
+  EXPECT_THAT(garbage.dead, ElementsAre(SaveId{1, 1}));
+  EXPECT_THAT(garbage.hollow, ElementsAre(SaveId{1, 2}));
+}
+
 }  // namespace
 }  // namespace stepstone

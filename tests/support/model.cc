@@ -45,20 +45,37 @@ std::vector<LeafPlan> plan(StepSize size) {
       leaves.push_back({"kernel", 9000 * kKiB + 3});
       leaves.push_back({"moment", 9000 * kKiB + 3});
       break;
+    case StepSize::kShared:
+      leaves.push_back({"kernel", 9 * std::size_t{kChunkSizeBytes} + 77});
+      leaves.push_back({"bias", 40 * kKiB});
+      break;
   }
   std::sort(leaves.begin(), leaves.end(),
             [](const LeafPlan& a, const LeafPlan& b) { return a.name < b.name; });
   return leaves;
 }
 
-std::vector<std::byte> contents(const ModelStep& step, const LeafPlan& leaf) {
-  const std::string identity =
-      fmt::format("{} {} {} {}", step.seed, step.step, step.attempt, leaf.name);
+void fill(std::span<std::byte> bytes, const std::string& identity) {
   Random random(hash128(std::as_bytes(std::span(identity))).low);
-  std::vector<std::byte> bytes(leaf.size_bytes);
   for (std::size_t at = 0; at < bytes.size(); at += 8) {
     const std::uint64_t value = random.next();
     std::memcpy(bytes.data() + at, &value, std::min<std::size_t>(8, bytes.size() - at));
+  }
+}
+
+std::vector<std::byte> contents(const ModelStep& step, const LeafPlan& leaf) {
+  std::vector<std::byte> bytes(leaf.size_bytes);
+  if (step.size != StepSize::kShared) {
+    fill(bytes, fmt::format("{} {} {} {}", step.seed, step.step, step.attempt, leaf.name));
+    return bytes;
+  }
+  // Whatever the step, chunks change with every attempt, every second, every fourth, every eighth.
+  std::span<std::byte> rest(bytes);
+  for (unsigned chunk = 0; !rest.empty(); ++chunk) {
+    const std::size_t size = std::min<std::size_t>(rest.size(), kChunkSizeBytes);
+    fill(rest.first(size),
+         fmt::format("{} {} {} {}", step.seed, step.attempt >> chunk % 4, leaf.name, chunk));
+    rest = rest.subspan(size);
   }
   return bytes;
 }
@@ -75,7 +92,7 @@ std::optional<ModelStep> parse_identity(const std::string& text) {
   unsigned size = 0;
   if (std::sscanf(text.c_str(), "[%llu,%llu,%llu,%u]", &numbers[0], &numbers[1], &numbers[2],
                   &size) != 4 ||
-      size > static_cast<unsigned>(StepSize::kLarge)) {
+      size > static_cast<unsigned>(StepSize::kShared)) {
     return std::nullopt;
   }
   step.seed = numbers[0];

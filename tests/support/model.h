@@ -21,6 +21,7 @@ enum class StepSize : std::uint8_t {
   kSegment,  // About 300 KiB, just enough for segments.
   kMedium,   // A few MiB.
   kLarge,    // About 18 MiB: several segments of chunks.
+  kShared,   // About 650 KiB, most of it as in the attempts before.
 };
 
 // One attempt to save one step. All that its leaves hold follows from this.

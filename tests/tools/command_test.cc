@@ -273,6 +273,34 @@ TEST_F(CommandTest, LsListsTheStepsForPeopleAndPrograms) {
   EXPECT_NE(text.output.find("\n2 steps, "), std::string::npos) << text.output;
 }
 
+TEST_F(CommandTest, DuTellsWhatStepsTakeAloneAndTogether) {
+  import_samples();
+  ASSERT_EQ(run_stepstone({"import", path("in.safetensors"), store(), "--step", "100"}).exit_code,
+            0);
+  json answer = answer_of({"du", store(), "--json"});
+  ASSERT_EQ(answer["steps"].size(), 2U);
+  // The one tensor that is large enough is the same in both.
+  const std::uint64_t large = sizeof(float) * 1000 * 333;
+  EXPECT_EQ(answer["steps"][0]["step"], 7);
+  EXPECT_EQ(answer["steps"][0]["size_bytes"], answer["steps"][1]["size_bytes"]);
+  EXPECT_GT(answer["steps"][0]["stored_bytes"], large / 2);
+  EXPECT_EQ(answer["steps"][0]["shared_bytes"], 0);
+  EXPECT_GT(answer["steps"][1]["shared_bytes"], large / 2);
+  EXPECT_LT(answer["steps"][1]["stored_bytes"], large / 2);
+  EXPECT_EQ(answer["hidden_bytes"], 0);
+  const CommandResult text = run_stepstone({"du", store()});
+  EXPECT_EQ(text.exit_code, 0) << text.error;
+  EXPECT_NE(text.output.find("\n 100  "), std::string::npos) << text.output;
+  EXPECT_NE(text.output.find(" reclaimable\n"), std::string::npos) << text.output;
+
+  ASSERT_EQ(run_stepstone({"rm", store(), "7"}).exit_code, 0);
+  answer = answer_of({"du", store(), "--json"});
+  ASSERT_EQ(answer["steps"].size(), 1U);
+  EXPECT_GT(answer["hidden_bytes"], large / 2);
+  EXPECT_LT(answer["reclaimable_bytes"], large / 8);
+  EXPECT_EQ(run_stepstone({"verify", store()}).exit_code, 0);
+}
+
 TEST_F(CommandTest, ShowListsTheLeavesForPeopleAndPrograms) {
   import_samples();
   const json answer = answer_of({"show", store(), "7", "--json"});
@@ -308,6 +336,8 @@ TEST_F(CommandTest, NamesCannotSendEscapesToATerminal) {
                                  "--item", evil},
         {"ls", evil_store},
         {"ls", evil_store, "--json"},
+        {"du", evil_store},
+        {"du", evil_store, "--json"},
         {"show", evil_store, "1"},
         {"show", evil_store, "1", "--json"},
         {"cat", evil_store, "1", evil, "--json"},
@@ -582,6 +612,7 @@ TEST_F(CommandTest, WrongCommandLinesExitWithTwo) {
            {"ls"},
            {"ls", store(), "--nonsense"},
            {"ls", store(), "too", "many"},
+           {"du"},
            {"show", store()},
            {"show", store(), "seven"},
            {"show", store(), "-7"},

@@ -42,6 +42,11 @@ struct LsArguments {
 };
 Result<int> run_ls(const LsArguments& arguments, Console& console);
 
+struct DuArguments {
+  std::filesystem::path store;
+};
+Result<int> run_du(const DuArguments& arguments, Console& console);
+
 struct ShowArguments {
   std::filesystem::path store;
   std::uint64_t step = 0;
