@@ -42,8 +42,13 @@ void SegmentFiles::list() {
   std::set<SaveId> saves(record_.origin_saves.begin(), record_.origin_saves.end());
   saves.insert(record_.save);
   for (rocksdb::LiveFileMetaData& file : store_.segment_files(saves)) {
-    files_[*save_of_key(file.smallestkey)].push_back(
-        {file.db_path + "/" + file.relative_filename, nullptr});
+    const SaveId save = *save_of_key(file.smallestkey);
+    std::vector<File>& files = files_[save];
+    // The records of a step that is gone are gone, too; the numbers of the other files stay.
+    if (files.empty() && file.smallestkey >= region_range(save, Region::kChunk).begin) {
+      files.emplace_back();
+    }
+    files.push_back({file.db_path + "/" + file.relative_filename, nullptr});
   }
   if (files_[record_.save].size() != record_.segments.size()) files_.erase(record_.save);
 }

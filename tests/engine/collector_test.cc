@@ -7,7 +7,9 @@
 #include <map>
 #include <numeric>
 
+#include "engine/step_reader.h"
 #include "engine/store.h"
+#include "engine/store_impl.h"
 #include "tests/support/engine_steps.h"
 #include "tests/support/temporary_directory.h"
 
@@ -273,6 +275,24 @@ TEST_F(SharedChunksTest, ALongHistoryTakesNoMoreThanWhatItsStepsHave) {
   EXPECT_LT(table_bytes(), 20 * kMiB);
   reopen();
   expect_steps(steps);
+}
+
+// The files of a step that is gone are still read without a look-up, as long as they are not
+// rewritten.
+TEST_F(SharedChunksTest, ExtentsLeadIntoHollowSaves) {
+  const Attempts attempts(4, 0);
+  ASSERT_TRUE(save(1, attempts));
+  ASSERT_TRUE(save(2, attempts, {1}));
+  close();
+  const auto store = std::make_shared<StoreImpl>(path(), OpenOptions());
+  ASSERT_TRUE(store->open());
+  const StepReaderImpl reader(store, *store->registry().lease(2));
+  const StoredLeaf leaf = *reader.read_leaf("state", leaf_path(2));
+  const ChunkPlace place =
+      places_of(leaf.record, reader.record().save, "state", leaf.encoded_path, 3, 1)[0];
+  EXPECT_EQ(place.save.step, 1);
+  std::vector<std::byte> bytes(kChunkSize);
+  EXPECT_TRUE(reader.read_chunk_at("state", leaf, 3, place, bytes));
 }
 
 TEST_F(SharedChunksTest, UsageTellsWhatIsOwnedSharedAndDead) {
