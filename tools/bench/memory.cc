@@ -65,11 +65,11 @@ std::uint64_t mix(std::uint64_t value) {
 }
 
 void fill_normal(std::span<std::byte> bytes, std::uint64_t seed) {
-  static const std::array<float, kIntervals + 1> quantiles = make_quantiles();
+  static const std::array<float, kIntervals + 1> kQuantiles = make_quantiles();
   const auto draw = [](std::uint32_t random) {
     const std::size_t interval = random >> 20;
     const float place = static_cast<float>(random & 0xFFFFF) * 0x1p-20F;
-    return quantiles[interval] + place * (quantiles[interval + 1] - quantiles[interval]);
+    return kQuantiles[interval] + place * (kQuantiles[interval + 1] - kQuantiles[interval]);
   };
   const auto fill_piece = [&](std::size_t piece) -> Result<void> {
     const std::size_t begin = piece * kPieceBytes;
