@@ -62,10 +62,7 @@ Tree borrowed(const std::vector<std::byte>& memory) {
 args::StandardSave small_save(std::uint64_t step) {
   return args::StandardSave(Tree::dict({{"step", static_cast<std::int64_t>(step)}}));
 }
-args::StandardSave large_save() {
-  static std::uint32_t value = 0;
-  return args::StandardSave(array_of(std::vector<std::uint32_t>(kMiB, ++value)));
-}
+args::StandardSave large_save() { return args::StandardSave(testing::new_bytes(4 * kMiB)); }
 
 class AsyncSaveTest : public ::testing::Test {
  protected:

@@ -30,10 +30,7 @@ args::StandardSave save_of(std::uint64_t step) { return args::StandardSave(tree_
 
 // Too large to be saved under a FileSizeLimit of one MiB, and like no other such save, so that no
 // step has what it could share.
-args::StandardSave large_save() {
-  static std::uint32_t value = 0;
-  return args::StandardSave(array_of(std::vector<std::uint32_t>(kMiB, ++value)));
-}
+args::StandardSave large_save() { return args::StandardSave(testing::new_bytes(4 * kMiB)); }
 
 class CheckpointManagerTest : public ::testing::Test {
  protected:

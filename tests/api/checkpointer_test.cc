@@ -79,7 +79,7 @@ TEST_F(CheckpointerTest, AFailedSaveKeepsWhatIsThere) {
             ErrorCode::kInvalidArgument, {at("c").string()}));
   {
     const testing::FileSizeLimit limit(std::uint64_t{1} << 20);
-    const Tree large = *Array::zeros(DType::kUint8, {std::uint64_t{4} << 20});
+    const Tree large = testing::new_bytes(std::size_t{4} << 20);
     EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(large), {.force = true}),
                       ErrorCode::kNoSpace, {"step 0"}));
   }

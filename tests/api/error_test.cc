@@ -143,7 +143,7 @@ TEST_F(ErrorTest, NoPermissionIsSaidSo) {
 TEST_F(ErrorTest, AFullDiskIsSaidSoAndLeavesRoomForAnotherTry) {
   const auto manager = CheckpointManager::open(at("run"), {.enable_async_checkpointing = false});
   ASSERT_TRUE(is_ok(manager));
-  const args::StandardSave large(Tree::dict({{"big", *Array::zeros(DType::kUint8, {4 * kMiB})}}));
+  const args::StandardSave large(Tree::dict({{"big", testing::new_bytes(4 * kMiB)}}));
   {
     const testing::FileSizeLimit limit(kMiB);
     EXPECT_TRUE(fails((*manager)->save(1, large), ErrorCode::kNoSpace, {"step 1"}));
@@ -172,8 +172,8 @@ void damage_largest_file(const std::filesystem::path& directory) {
 }
 
 TEST_F(ErrorTest, ADamagedLeafIsNamed) {
-  const Tree tree = Tree::dict(
-      {{"p", Tree::dict({{"w", *Array::zeros(DType::kUint8, {4 * kMiB})}})}, {"small", 1}});
+  const Tree tree =
+      Tree::dict({{"p", Tree::dict({{"w", testing::new_bytes(4 * kMiB)}})}, {"small", 1}});
   ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree))));
   damage_largest_file(at("c"));
   EXPECT_TRUE(fails(checkpointer_.restore(at("c")), ErrorCode::kCorrupt,

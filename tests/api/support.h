@@ -41,6 +41,12 @@ class Random {
   std::mt19937_64 engine_;
 };
 
+// Bytes like no others that a test saves: neither shared nor compressed.
+inline Array new_bytes(std::size_t size) {
+  static std::uint64_t seed = 0;
+  return *Array::copy_bytes(DType::kUint8, {size}, Random(++seed).bytes(size));
+}
+
 // What a test draws from; STEPSTONE_TEST_SEED=N in the environment puts another in its place.
 inline std::uint64_t seed_or(std::uint64_t usual) {
   const char* const text = std::getenv("STEPSTONE_TEST_SEED");
