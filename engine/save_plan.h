@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,8 +38,8 @@ struct PlannedLeaf {
   bool is_encoded = false;  // Its chunks go through the encoder.
   bool is_hashed = false;   // The record's hashes are known before the chunks are written.
   const PlannedLeaf* equal = nullptr;  // A leaf of the same save with the same bytes.
-  std::optional<BaseLeaf> base;
-  std::vector<ChunkPlace> places;  // One per chunk, unless inline.
+  std::unique_ptr<BaseLeaf> base;      // Null: nothing to share with.
+  std::vector<ChunkPlace> places;      // One per chunk, unless inline.
 
   ElementLayout layout() const {
     return record.dtype ? element_layout(*record.dtype) : ElementLayout();

@@ -68,7 +68,7 @@ class SharingBase::Impl {
                                                leaf.encoded_path, 0, record.chunk_count());
     // Places name sources by number.
     leaf.record.sources = record.sources;
-    leaf.base.emplace(BaseLeaf{std::move(record), std::move(places)});
+    leaf.base = std::make_unique<BaseLeaf>(BaseLeaf{std::move(record), std::move(places)});
   }
 
   StepReaderImpl reader_;

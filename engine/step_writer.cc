@@ -83,6 +83,7 @@ class StepWriter::Impl {
     std::optional<SegmentInfo> info;
   };
 
+  void sort_leaves();
   Result<void> check_leaves();
   Result<void> find_shared();
   // Decides which leaves go through the encoder.
@@ -190,22 +191,36 @@ Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encod
   return {};
 }
 
+// By item and path. A leaf is large, so that it is moved only once.
+void StepWriter::Impl::sort_leaves() {
+  std::vector<PlannedLeaf*> order;
+  order.reserve(leaves_.size());
+  for (PlannedLeaf& leaf : leaves_) order.push_back(&leaf);
+  const auto is_before = [](const PlannedLeaf* a, const PlannedLeaf* b) {
+    const int items = a->item == b->item ? 0 : a->item->compare(*b->item);
+    return items != 0 ? items < 0 : a->encoded_path < b->encoded_path;
+  };
+  if (std::is_sorted(order.begin(), order.end(), is_before)) return;
+  std::sort(order.begin(), order.end(), is_before);
+  std::vector<PlannedLeaf> sorted;
+  sorted.reserve(leaves_.size());
+  for (PlannedLeaf* const leaf : order) sorted.push_back(std::move(*leaf));
+  leaves_ = std::move(sorted);
+}
+
 // Sorts the leaves and holds them against the structures: exactly one for each place.
 Result<void> StepWriter::Impl::check_leaves() {
   if (items_.empty()) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: nothing to save, add an item first", save_.step));
   }
-  std::sort(leaves_.begin(), leaves_.end(), [](const PlannedLeaf& a, const PlannedLeaf& b) {
-    const int order = a.item == b.item ? 0 : a.item->compare(*b.item);
-    return order != 0 ? order < 0 : a.encoded_path < b.encoded_path;
-  });
+  sort_leaves();
   auto begin = leaves_.begin();
   for (const auto& entry : items_) {
     const std::string& name = entry.first;
     const PlannedItem& item = entry.second;
     const auto end = std::find_if(begin, leaves_.end(),
-                                  [&](const PlannedLeaf& leaf) { return *leaf.item != name; });
+                                  [&](const PlannedLeaf& leaf) { return leaf.item != &name; });
     STEPSTONE_TRY(check_item_leaves(name, item, std::span(begin, end)));
     begin = end;
   }

@@ -281,6 +281,8 @@ std::shared_ptr<SimulatedDisk> killed_image() {
   EXPECT_EQ(run.save(4, StepSize::kTiny), "");
   EXPECT_EQ(run.save(5, StepSize::kSegment), "");
   EXPECT_EQ(run.save(5, StepSize::kTiny), "");
+  // What the next open would rightly delete must not be there.
+  run.wait_for_collector();
   EXPECT_EQ(run.save(6, StepSize::kSegment), "");
   return disk->copy();
 }
