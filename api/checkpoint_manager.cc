@@ -53,9 +53,13 @@ class CheckpointManager::Impl {
     STEPSTONE_TRY(check_not_queued(step));
     Save save;
     save.begun = begun;
-    save.writer = STEPSTONE_TRY(store_->begin_save(
-        step, {.metrics = options.metrics, .custom_metadata = options.custom_metadata}));
-    STEPSTONE_TRY_CONTEXT(plan.put(*save.writer, kDefaultItem), fmt::format("step {}", step));
+    save.writer =
+        STEPSTONE_TRY(store_->begin_save(step, {.share = options_.storage.share,
+                                                .compression = options_.storage.compression,
+                                                .metrics = options.metrics,
+                                                .custom_metadata = options.custom_metadata}));
+    STEPSTONE_TRY_CONTEXT(plan.put(*save.writer, kDefaultItem, options_.storage.compression_rules),
+                          fmt::format("step {}", step));
     save.statistics.step = step;
     save.statistics.leaf_count = plan.leaf_count();
     save.statistics.size_bytes = plan.size_bytes();

@@ -11,6 +11,7 @@
 
 #include "args.h"
 #include "statistics.h"
+#include "storage_options.h"
 
 namespace stepstone {
 
@@ -21,6 +22,8 @@ struct CheckpointManagerOptions {
   bool create = true;      // Create the directory if it is missing.
   bool read_only = false;  // save() and delete_step() fail with kReadOnly.
   bool enable_async_checkpointing = true;  // false: save() returns when the step is durable.
+
+  StorageOptions storage;
 
   // How many bytes the saves in the background may hold together: the leaves of each, copied or
   // referred to, from save() until its step is durable. A save that does not fit waits until it

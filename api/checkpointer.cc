@@ -19,18 +19,22 @@ Result<void> check_is_single(const std::filesystem::path& path,
               path.string() + " holds a run of steps: use a CheckpointManager there");
 }
 
-Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree, bool force) {
+Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree,
+                             const Checkpointer::SaveOptions& options) {
   // Before anything is created at the path.
   STEPSTONE_TRY_CONTEXT(check_tree(tree), path.string());
   const auto store = STEPSTONE_TRY(Store::open(path, {.create_if_missing = true}));
   const std::vector<std::uint64_t> steps = store->steps();
   STEPSTONE_TRY(check_is_single(path, steps));
-  if (!steps.empty() && !force) {
+  if (!steps.empty() && !options.force) {
     return fail(ErrorCode::kAlreadyExists,
                 path.string() + " holds a checkpoint already: choose another path, or set force");
   }
-  auto writer = STEPSTONE_TRY(store->begin_save(kOnlyStep, {.overwrite = force}));
-  STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree));
+  auto writer =
+      STEPSTONE_TRY(store->begin_save(kOnlyStep, {.overwrite = options.force,
+                                                  .share = options.storage.share,
+                                                  .compression = options.storage.compression}));
+  STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree, options.storage.compression_rules));
   STEPSTONE_TRY(writer->commit());
   writer.reset();
   return store->close();
@@ -52,7 +56,7 @@ Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* t
 Result<void> Checkpointer::save(const std::filesystem::path& path, const args::StandardSave& args,
                                 const SaveOptions& options) const {
   try {
-    return save_checkpoint(path, args.item, options.force);
+    return save_checkpoint(path, args.item, options);
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, path.string() + ": out of memory");
   }

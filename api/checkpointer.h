@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "args.h"
+#include "storage_options.h"
 
 namespace stepstone {
 
@@ -15,6 +16,7 @@ class Checkpointer {
   struct SaveOptions {
     bool force = false;  // Replace what is there, atomically: the old checkpoint survives any crash
                          // before the new one is durable.
+    StorageOptions storage;
   };
 
   // When it returns OK, the checkpoint survives power loss; until then the path holds what it held.

@@ -6,4 +6,5 @@
 #include "checkpoint_manager.h"
 #include "checkpointer.h"
 #include "statistics.h"
+#include "storage_options.h"
 #include "tree.h"

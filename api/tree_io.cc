@@ -6,6 +6,7 @@
 #include "api/tree_io.h"
 
 #include <fmt/format.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 #include <chrono>
@@ -584,10 +585,26 @@ Result<TreePlan> TreePlan::make(const Tree& tree) {
   return plan;
 }
 
-Result<void> TreePlan::put(StepWriter& writer, std::string_view item) {
+namespace {
+
+// What the first rule says that matches; nullopt: none does.
+std::optional<Compression> rule_for(const std::string& encoded_path,
+                                    const std::vector<CompressionRule>& rules) {
+  const std::string path = to_text(std::string_view(encoded_path));
+  for (const CompressionRule& rule : rules) {
+    if (fnmatch(rule.pattern.c_str(), path.c_str(), 0) == 0) return rule.compression;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<void> TreePlan::put(StepWriter& writer, std::string_view item,
+                           const std::vector<CompressionRule>& rules) {
   STEPSTONE_TRY(
       writer.put_item(std::string(item), std::string(kStandardHandler), std::move(structure_)));
   for (PlannedLeaf& leaf : leaves_) {
+    if (!rules.empty()) leaf.info.compression = rule_for(leaf.encoded_path, rules);
     STEPSTONE_TRY(writer.put_leaf(item, std::move(leaf.encoded_path), std::move(leaf.info),
                                   std::move(leaf.source)));
   }
@@ -639,10 +656,11 @@ Result<void> check_tree(const Tree& tree) {
   return {};
 }
 
-Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree) {
+Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree,
+                      const std::vector<CompressionRule>& rules) {
   TreePlan plan =
       STEPSTONE_TRY_CONTEXT(TreePlan::make(tree), fmt::format("item '{}'", printable(item)));
-  return plan.put(writer, item);
+  return plan.put(writer, item, rules);
 }
 
 Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target,

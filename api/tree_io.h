@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api/statistics.h"
+#include "api/storage_options.h"
 #include "api/tree.h"
 #include "engine/staging_pool.h"
 #include "engine/store.h"
@@ -33,7 +34,8 @@ class TreePlan {
 
   // Adds the tree to a save as `item`. Until the commit, borrowed arrays must stay as they are,
   // unless stage() is called. To be called once. Errors as of StepWriter.
-  Result<void> put(StepWriter& writer, std::string_view item);
+  Result<void> put(StepWriter& writer, std::string_view item,
+                   const std::vector<CompressionRule>& rules = {});
 
   // Copies the borrowed arrays into the pool, packed and on all threads; the save will take them
   // from there, and gives the memory back with the last of its sources. Returns how many bytes were
@@ -58,7 +60,8 @@ class TreePlan {
 Result<void> check_tree(const Tree& tree);
 
 // TreePlan::make and put in one.
-Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree);
+Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree,
+                      const std::vector<CompressionRule>& rules = {});
 
 // Restores an item as it was saved, or (target not null) into a target; see args::StandardRestore.
 // Puts sizes and times, but not the total, into `statistics` unless it is null.

@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/compression.h"
 #include "engine/leaf_source.h"
 #include "format/error.h"
 #include "format/records.h"
@@ -39,14 +40,6 @@ struct OpenOptions {
   unsigned thread_count = 0;  // Of one save or verification; 0: one per processor.
   // Where the store's files live; null: the machine's own. Kept for as long as the Store is open.
   std::shared_ptr<rocksdb::FileSystem> file_system;
-};
-
-// Compression is lossless and by the chunk; a chunk that does not become smaller is stored as it
-// is.
-enum class Compression {
-  kNone,
-  kAuto,    // Where a sample of the state and the earlier saves say that it makes the save shorter.
-  kAlways,  // Wherever it makes a chunk smaller.
 };
 
 struct SaveOptions {

@@ -417,5 +417,32 @@ TEST_F(CheckpointManagerTest, MayBeClosedWhileOthersAsk) {
   EXPECT_EQ(failure_count, 0);
 }
 
+// Two leaves of zeros, which compress to nothing, and are equal.
+TEST_F(CheckpointManagerTest, StorageOptionsReachTheEngine) {
+  const auto stored_bytes = [&](const StorageOptions& storage) {
+    const auto manager =
+        open({.max_to_keep = 1, .enable_async_checkpointing = false, .storage = storage});
+    const std::uint64_t step = manager->latest_step().value_or(0) + 1;
+    const Tree zeros =
+        Tree::dict({{"params", Tree::dict({{"w", *Array::zeros(DType::kFloat32, {kMiB})}})},
+                    {"opt", Tree::dict({{"mu", *Array::zeros(DType::kFloat32, {kMiB})}})}});
+    EXPECT_TRUE(is_ok(manager->save(step, args::StandardSave(zeros))));
+    EXPECT_TRUE(is_ok(manager->restore(step)));
+    EXPECT_EQ(*manager->restore(step), zeros);
+    return manager->last_save_statistics()->stored_bytes;
+  };
+  const std::uint64_t leaf_bytes = 4 * kMiB;
+  EXPECT_GE(stored_bytes({.compression = Compression::kNone, .share = false}), 2 * leaf_bytes);
+  EXPECT_LT(stored_bytes({.compression = Compression::kAlways, .share = false}), leaf_bytes / 8);
+  const std::uint64_t one_of_them = stored_bytes(
+      {.compression = Compression::kAlways,
+       .compression_rules = {{"opt/*", Compression::kNone}, {"*", Compression::kAlways}},
+       .share = false});
+  EXPECT_GE(one_of_them, leaf_bytes);
+  EXPECT_LT(one_of_them, leaf_bytes * 3 / 2);
+  // The last step has them.
+  EXPECT_LT(stored_bytes({.compression = Compression::kNone}), leaf_bytes / 8);
+}
+
 }  // namespace
 }  // namespace stepstone
