@@ -216,8 +216,8 @@ void Collector::compact_small(const std::optional<KeyRange>& range) {
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
   options.max_subcompactions = 1;
   options.canceled = &is_canceled_;
-  const rocksdb::Slice begin(range ? range->begin : "");
-  const rocksdb::Slice end(range ? range->end : "");
+  const rocksdb::Slice begin = range ? rocksdb::Slice(range->begin) : rocksdb::Slice();
+  const rocksdb::Slice end = range ? rocksdb::Slice(range->end) : rocksdb::Slice();
   store_.database()
       .CompactRange(options, store_.small(), range ? &begin : nullptr, range ? &end : nullptr)
       .PermitUncheckedError();
