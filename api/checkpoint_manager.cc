@@ -11,7 +11,8 @@
 #include <new>
 #include <thread>
 
-#include "api/tree_io.h"
+#include "api/tree_plan.h"
+#include "api/tree_reader.h"
 #include "engine/parallel.h"
 #include "engine/staging_pool.h"
 #include "engine/store.h"

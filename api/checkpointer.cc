@@ -2,7 +2,8 @@
 
 #include <new>
 
-#include "api/tree_io.h"
+#include "api/tree_plan.h"
+#include "api/tree_reader.h"
 #include "engine/store.h"
 
 namespace stepstone {

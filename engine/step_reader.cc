@@ -270,7 +270,13 @@ Result<void> StepReader::read_all(std::span<const ReadRequest> requests) const {
   std::vector<Piece> pieces;
   std::uint64_t size_bytes = 0;
   for (const ReadRequest& request : requests) {
-    STEPSTONE_ASSERT(request.destination.size() == request.leaf->record.size_bytes);
+    if (request.destination.size() != request.leaf->record.size_bytes) {
+      return fail(
+          ErrorCode::kInvalidArgument,
+          fmt::format("{}: a destination of {} bytes for a leaf of {}",
+                      leaf_name(record().save.step, request.item, request.leaf->encoded_path),
+                      request.destination.size(), request.leaf->record.size_bytes));
+    }
     size_bytes += request.destination.size();
   }
   const bool is_large = size_bytes >= kLargeSizeBytesMin;

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <set>
 
+#include "engine/encoding_sample.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "engine/save_plan.h"
@@ -32,8 +33,6 @@ constexpr std::uint64_t kInlineSizeBytes = std::uint64_t{32} << 10;
 // Steps up to this size, records counted roughly, travel in the commit batch.
 constexpr std::uint64_t kSmallStepSizeBytes = std::uint64_t{256} << 10;
 constexpr std::uint64_t kRecordSizeEstimateBytes = 256;
-// Chunks that are encoded to find out whether it pays.
-constexpr std::uint64_t kSampledChunks = 9;
 // A run of chunks shorter than this is not worth a file of its own...
 constexpr std::uint64_t kSegmentSizeBytesMin = std::uint64_t{8} << 20;
 // ...and one longer than this is cut, so that one file never holds too much to rewrite.
@@ -88,7 +87,6 @@ class StepWriter::Impl {
   Result<void> find_shared();
   // Decides which leaves go through the encoder.
   Result<void> decide_encoding();
-  Result<EncodingSample> sample_encoding(std::span<PlannedLeaf* const> leaves) const;
   Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
                                  std::span<const PlannedLeaf> leaves) const;
   std::vector<ChunkRun> plan_runs();
@@ -251,7 +249,7 @@ Result<void> StepWriter::Impl::decide_encoding() {
     if (leaf.compression == Compression::kAuto) undecided.push_back(&leaf);
   }
   if (!undecided.empty()) {
-    const EncodingSample sample = STEPSTONE_TRY(sample_encoding(undecided));
+    const EncodingSample sample = STEPSTONE_TRY(sample_encoding(save_.step, undecided));
     auto_is_encoded_ = store_->compression_policy().should_encode(sample, store_->thread_count());
     for (PlannedLeaf* const leaf : undecided) leaf->is_encoded = *auto_is_encoded_;
   }
@@ -265,48 +263,6 @@ Result<void> StepWriter::Impl::decide_encoding() {
     }
   }
   return {};
-}
-
-// Encodes a few chunks from all over the state.
-Result<EncodingSample> StepWriter::Impl::sample_encoding(
-    std::span<PlannedLeaf* const> leaves) const {
-  std::uint64_t chunk_count = 0;
-  for (const PlannedLeaf* const leaf : leaves) chunk_count += leaf->planned_chunk_count();
-  const std::uint64_t sampled_count = std::min<std::uint64_t>(chunk_count, kSampledChunks);
-  ChunkEncoder encoder;
-  std::vector<std::byte> scratch(options_.chunk_size_bytes);
-  std::uint64_t size_bytes = 0;
-  std::uint64_t stored_bytes = 0;
-  std::chrono::duration<double> time{};
-  auto leaf = leaves.begin();
-  std::uint64_t first = 0;  // Chunk of `leaf`, in the numbering of all of them.
-  for (std::uint64_t i = 0; i < sampled_count; ++i) {
-    const std::uint64_t wanted = (2 * i + 1) * chunk_count / (2 * sampled_count);
-    while (wanted - first >= (*leaf)->planned_chunk_count()) {
-      first += (*leaf)->planned_chunk_count();
-      ++leaf;
-    }
-    const auto chunk = static_cast<std::uint32_t>(wanted - first);
-    const LeafRecord& record = (*leaf)->record;
-    const auto bytes =
-        STEPSTONE_TRY_CONTEXT((*leaf)->source->read(std::uint64_t{chunk} * record.chunk_size_bytes,
-                                                    record.chunk_size_at(chunk), scratch),
-                              leaf_name_of(**leaf));
-    const auto begin = std::chrono::steady_clock::now();
-    stored_bytes += encoder.encode(bytes, (*leaf)->layout()).bytes.size();
-    // The first one pays for the encoder's memory.
-    if (i != 0 || sampled_count == 1) {
-      time += std::chrono::steady_clock::now() - begin;
-    }
-    size_bytes += bytes.size();
-  }
-  EncodingSample sample;
-  sample.stored_fraction = static_cast<double>(stored_bytes) / static_cast<double>(size_bytes);
-  const auto timed_bytes = static_cast<double>(size_bytes) *
-                           static_cast<double>(sampled_count == 1 ? 1 : sampled_count - 1) /
-                           static_cast<double>(sampled_count);
-  sample.encode_bytes_per_second = timed_bytes / std::max(time.count(), 1e-9);
-  return sample;
 }
 
 Result<void> StepWriter::Impl::check_item_leaves(const std::string& name, const PlannedItem& item,

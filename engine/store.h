@@ -251,7 +251,8 @@ class StepReader {
   Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
                           std::span<std::byte> destination) const;
 
-  // Many leaves at once, their chunks shared out over the store's threads.
+  // Many leaves at once, their chunks shared out over the store's threads. kInvalidArgument: a
+  // destination of another size than its leaf; nothing was read.
   Result<void> read_all(std::span<const ReadRequest> requests) const;
 
  private:

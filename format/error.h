@@ -17,7 +17,7 @@ enum class ErrorCode : std::uint8_t {
   kAlreadyExists,     // The step or file is there already, and overwriting was not asked for.
   kMismatch,          // Stored structure, shape or dtype is not what the caller asked for.
   kCorrupt,           // Stored bytes are not the bytes that were saved.
-  kUnsupported,       // Written by a newer version, or not implemented by this build.
+  kUnsupported,       // Written by a newer version, or beyond what the format or the system can do.
   kLimit,             // A limit of format/limits.h would be exceeded.
   kIo,                // The operating system refused a read or a write.
   kNoSpace,           // The disk (or the quota) is full.

@@ -6,7 +6,6 @@
 #include "api/cast.h"
 #include "api/checkpoint_manager.h"
 #include "api/checkpointer.h"
-#include "api/tree_io.h"
 #include "format/limits.h"
 #include "tests/api/support.h"
 #include "tests/api/trees.h"

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
 #include <map>
+#include <mutex>
 #include <numeric>
 
 #include "engine/step_reader.h"
@@ -210,6 +212,89 @@ TEST_F(SharedChunksTest, ARetiredStepKeepsExactlyWhatOthersStillReferTo) {
   const std::uint64_t last = 3;
   ASSERT_TRUE(store_->retire({&last, 1}));
   EXPECT_LT(table_bytes(), kMiB / 2);
+}
+
+// Does something once the save has begun to look at whole chunks.
+class DisturbingSource final : public LeafSource {
+ public:
+  DisturbingSource(std::vector<std::byte> bytes, std::size_t chunk_size,
+                   std::function<void()> disturb)
+      : bytes_(std::move(bytes)), chunk_size_(chunk_size), disturb_(std::move(disturb)) {}
+
+  Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
+                                          std::span<std::byte> /*scratch*/) const override {
+    if (size == chunk_size_) std::call_once(is_disturbed_, disturb_);
+    return std::span(bytes_).subspan(static_cast<std::size_t>(offset), size);
+  }
+
+ private:
+  const std::vector<std::byte> bytes_;
+  const std::size_t chunk_size_;
+  const std::function<void()> disturb_;
+  mutable std::once_flag is_disturbed_;
+};
+
+// The save refers to nothing yet when the step that it shares with goes.
+TEST_F(SharedChunksTest, TheStepThatASaveSharesWithIsHeldUntilItRefersToIt) {
+  const Attempts first(4, 0);
+  ASSERT_TRUE(save(1, first));
+  const auto retire_first = [this] {
+    const std::uint64_t step = 1;
+    EXPECT_TRUE(store_->retire({&step, 1}));
+    store_->wait_for_collector();
+  };
+  const auto writer = *store_->begin_save(2, {.chunk_size_bytes = kChunkSize});
+  ASSERT_TRUE(writer->put_item("state", "standard", flat_structure(first.size())));
+  for (std::size_t leaf = 0; leaf < first.size(); ++leaf) {
+    std::shared_ptr<const LeafSource> source;
+    if (leaf == 0) {
+      source = std::make_shared<DisturbingSource>(bytes_of(0, 0), kChunkSize, retire_first);
+    } else {
+      source = std::make_shared<OwnedSource>(bytes_of(leaf, 0));
+    }
+    ASSERT_TRUE(writer->put_leaf("state", leaf_path(leaf),
+                                 {.kind = LeafKind::kArray,
+                                  .dtype = DType::kUint8,
+                                  .shape = {kLeafSize},
+                                  .size_bytes = kLeafSize},
+                                 source));
+  }
+  const auto record = writer->commit();
+  ASSERT_TRUE(record) << record.error().message;
+  EXPECT_EQ(record->origin_saves.size(), 1U);
+  EXPECT_EQ(writer->counters().shared_bytes, 4 * kLeafSize);
+  store_->wait_for_collector();
+  expect_steps({{2, first}});
+}
+
+TEST_F(SharedChunksTest, CompressedChunksSurviveARewrite) {
+  testing::Leaves leaves;
+  for (std::size_t leaf = 0; leaf < 8; ++leaf) {
+    leaves.push_back(bytes_of(leaf, 0));
+    for (std::byte& byte : leaves.back()) byte &= std::byte{0x0F};
+  }
+  const SaveOptions options = {.chunk_size_bytes = kChunkSize, .compression = Compression::kAlways};
+  const auto save_leaves = [&](std::uint64_t step) {
+    const auto writer = *store_->begin_save(step, options);
+    ASSERT_TRUE(testing::put_leaves(*writer, leaves));
+    ASSERT_TRUE(writer->commit());
+    EXPECT_NE(writer->counters().encoded_bytes, 0U);
+  };
+  save_leaves(1);
+  const std::uint64_t before = table_bytes();
+  EXPECT_LT(before, 5 * kMiB);
+  // All but two of the leaves.
+  for (std::size_t leaf = 2; leaf < 8; ++leaf) {
+    for (std::byte& byte : leaves[leaf]) byte ^= std::byte{0x03};
+  }
+  save_leaves(2);
+  const std::uint64_t step = 1;
+  ASSERT_TRUE(store_->retire({&step, 1}));
+  EXPECT_LT(table_bytes(), before + kMiB / 4);
+  const auto read = testing::read_leaves(*store_, 2);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_TRUE(*read == leaves);
+  EXPECT_THAT(store_->verify()->damages, IsEmpty());
 }
 
 TEST_F(SharedChunksTest, FilesThatAreMostlyAliveAreLeftAlone) {

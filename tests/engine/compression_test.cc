@@ -12,7 +12,9 @@ namespace {
 using stepstone::testing::content;
 using stepstone::testing::flat_structure;
 using stepstone::testing::leaf_path;
+using stepstone::testing::Leaves;
 using stepstone::testing::OwnedSource;
+using stepstone::testing::read_leaves;
 
 // Float32 numbers as a trained layer has them.
 std::vector<std::byte> weights(unsigned seed, std::size_t count) {
@@ -35,8 +37,8 @@ class CompressionTest : public ::testing::Test {
     store_ = *std::move(store);
   }
 
-  SaveCounters save(std::uint64_t step, const std::vector<std::vector<std::byte>>& leaves,
-                    const SaveOptions& options, std::optional<Compression> of_leaf_0 = {}) {
+  SaveCounters save(std::uint64_t step, const Leaves& leaves, const SaveOptions& options,
+                    std::optional<Compression> of_leaf_0 = {}) {
     const auto writer = *store_->begin_save(step, options);
     EXPECT_TRUE(writer->put_item("state", "standard", flat_structure(leaves.size())));
     for (std::size_t i = 0; i < leaves.size(); ++i) {
@@ -54,22 +56,16 @@ class CompressionTest : public ::testing::Test {
     return writer->counters();
   }
 
-  void expect_holds(std::uint64_t step, const std::vector<std::vector<std::byte>>& leaves) const {
-    const auto reader = *store_->read_step(step);
-    const std::vector<StoredLeaf> stored = *reader->read_leaves("state");
-    std::vector<std::vector<std::byte>> read;
-    std::vector<ReadRequest> requests;
-    for (const auto& leaf : leaves) read.emplace_back(leaf.size());
-    for (std::size_t i = 0; i < stored.size(); ++i) {
-      requests.push_back({"state", &stored[i], read[i]});
-    }
-    const Result<void> all = reader->read_all(requests);
-    EXPECT_TRUE(all) << all.error().message;
-    EXPECT_TRUE(read == leaves);
+  void expect_holds(std::uint64_t step, const Leaves& leaves) const {
+    const Result<Leaves> all = read_leaves(*store_, step);
+    ASSERT_TRUE(all) << all.error().message;
+    EXPECT_TRUE(*all == leaves);
     // A slice across the border of two chunks.
+    const auto reader = *store_->read_step(step);
+    const StoredLeaf first = *reader->read_leaf("state", leaf_path(0));
     std::vector<std::byte> slice(1000);
     const std::uint64_t offset = (256U << 10) - 500;
-    const Result<void> sliced = reader->read_bytes("state", stored[0], offset, slice);
+    const Result<void> sliced = reader->read_bytes("state", first, offset, slice);
     EXPECT_TRUE(sliced) << sliced.error().message;
     EXPECT_TRUE(std::equal(slice.begin(), slice.end(),
                            leaves[0].begin() + static_cast<std::ptrdiff_t>(offset)));
@@ -80,8 +76,7 @@ class CompressionTest : public ::testing::Test {
 };
 
 TEST_F(CompressionTest, WeightsBecomeSmallerAndComeBackExactly) {
-  const std::vector<std::vector<std::byte>> leaves = {weights(1, 1'000'000), weights(2, 300'001),
-                                                      content(1, 0, 0, 1 << 20)};
+  const Leaves leaves = {weights(1, 1'000'000), weights(2, 300'001), content(1, 0, 0, 1 << 20)};
   const SaveCounters none = save(1, leaves, {.share = false, .compression = Compression::kNone});
   EXPECT_EQ(none.encoded_bytes, 0U);
   EXPECT_GE(none.stored_bytes, none.size_bytes);
@@ -96,8 +91,8 @@ TEST_F(CompressionTest, WeightsBecomeSmallerAndComeBackExactly) {
 }
 
 TEST_F(CompressionTest, ZerosTakeNoSpace) {
-  const std::vector<std::vector<std::byte>> leaves = {
-      std::vector<std::byte>(4 << 20), std::vector<std::byte>(3 << 20, std::byte{0x3F})};
+  const Leaves leaves = {std::vector<std::byte>(4 << 20),
+                         std::vector<std::byte>(3 << 20, std::byte{0x3F})};
   const SaveCounters counters =
       save(1, leaves, {.share = false, .compression = Compression::kAlways});
   EXPECT_LT(counters.stored_bytes, 32U << 10);
@@ -105,7 +100,7 @@ TEST_F(CompressionTest, ZerosTakeNoSpace) {
 }
 
 TEST_F(CompressionTest, ALeafMayBeAnException) {
-  const std::vector<std::vector<std::byte>> leaves = {weights(1, 500'000), weights(2, 500'000)};
+  const Leaves leaves = {weights(1, 500'000), weights(2, 500'000)};
   const SaveCounters some =
       save(1, leaves, {.compression = Compression::kAlways}, Compression::kNone);
   EXPECT_EQ(some.encoded_bytes, leaves[1].size());
@@ -114,7 +109,7 @@ TEST_F(CompressionTest, ALeafMayBeAnException) {
 
 // A chunk is referred to as it was stored, whatever the later save would have done with it.
 TEST_F(CompressionTest, EncodedChunksAreShared) {
-  std::vector<std::vector<std::byte>> leaves = {weights(1, 500'000), weights(2, 500'000)};
+  Leaves leaves = {weights(1, 500'000), weights(2, 500'000)};
   leaves.push_back(leaves[1]);
   save(1, leaves, {.compression = Compression::kAlways});
   leaves[0][0] ^= std::byte{1};
@@ -124,7 +119,7 @@ TEST_F(CompressionTest, EncodedChunksAreShared) {
   leaves[1][0] ^= std::byte{1};
   save(3, leaves, {.compression = Compression::kAlways});
   open();
-  std::vector<std::vector<std::byte>> before = leaves;
+  Leaves before = leaves;
   before[1][0] ^= std::byte{1};
   expect_holds(2, before);
   expect_holds(3, leaves);

@@ -13,13 +13,12 @@ namespace stepstone {
 namespace {
 
 using stepstone::testing::content;
-using stepstone::testing::flat_structure;
 using stepstone::testing::leaf_path;
-using stepstone::testing::OwnedSource;
+using stepstone::testing::Leaves;
+using stepstone::testing::put_leaves;
+using stepstone::testing::read_leaves;
 
 constexpr std::uint32_t kChunk = 4096;  // Small, so that leaves of many chunks are quickly written.
-
-using Leaves = std::vector<std::vector<std::byte>>;
 
 class SharingTest : public ::testing::Test {
  protected:
@@ -37,35 +36,16 @@ class SharingTest : public ::testing::Test {
                     const std::vector<std::uint64_t>& retire = {}) {
     options.chunk_size_bytes = kChunk;
     const auto writer = *store_->begin_save(step, options);
-    EXPECT_TRUE(writer->put_item("state", "standard", flat_structure(leaves.size())));
-    for (std::size_t i = 0; i < leaves.size(); ++i) {
-      const auto put = writer->put_leaf("state", leaf_path(i),
-                                        {.kind = LeafKind::kArray,
-                                         .dtype = DType::kUint8,
-                                         .shape = {leaves[i].size()},
-                                         .size_bytes = leaves[i].size()},
-                                        std::make_shared<OwnedSource>(leaves[i]));
-      EXPECT_TRUE(put) << put.error().message;
-    }
+    EXPECT_TRUE(put_leaves(*writer, leaves));
     const auto record = writer->commit(retire);
     EXPECT_TRUE(record) << record.error().message;
     return writer->counters();
   }
 
   Leaves read(std::uint64_t step) const {
-    const auto reader = *store_->read_step(step);
-    const std::vector<StoredLeaf> stored = *reader->read_leaves("state");
-    Leaves leaves;
-    std::vector<ReadRequest> requests;
-    for (const StoredLeaf& leaf : stored) {
-      leaves.emplace_back(static_cast<std::size_t>(leaf.record.size_bytes));
-    }
-    for (std::size_t i = 0; i < stored.size(); ++i) {
-      requests.push_back({"state", &stored[i], leaves[i]});
-    }
-    const Result<void> result = reader->read_all(requests);
-    EXPECT_TRUE(result) << result.error().message;
-    return leaves;
+    const Result<Leaves> leaves = read_leaves(*store_, step);
+    EXPECT_TRUE(leaves) << leaves.error().message;
+    return leaves.value_or(Leaves());
   }
   LeafRecord record_of(std::uint64_t step, std::size_t leaf) const {
     return (*store_->read_step(step))->read_leaf("state", leaf_path(leaf))->record;

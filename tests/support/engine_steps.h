@@ -59,6 +59,41 @@ inline TreeStructure flat_structure(std::size_t leaf_count) {
   return structure;
 }
 
+using Leaves = std::vector<std::vector<std::byte>>;
+
+// Adds the item "state" with these bytes as arrays of one axis.
+inline Result<void> put_leaves(StepWriter& writer, const Leaves& leaves,
+                               DType dtype = DType::kUint8) {
+  STEPSTONE_TRY(writer.put_item("state", "standard", flat_structure(leaves.size())));
+  for (std::size_t leaf = 0; leaf < leaves.size(); ++leaf) {
+    const std::size_t size = leaves[leaf].size();
+    STEPSTONE_TRY(
+        writer.put_leaf("state", leaf_path(leaf),
+                        {.kind = LeafKind::kArray,
+                         .dtype = dtype,
+                         .shape = {size * 8 / static_cast<std::uint64_t>(info(dtype).bits)},
+                         .size_bytes = size},
+                        std::make_shared<OwnedSource>(leaves[leaf])));
+  }
+  return {};
+}
+
+// All leaves of the item "state", which must have fewer than ten, read at once.
+inline Result<Leaves> read_leaves(const Store& store, std::uint64_t step) {
+  const auto reader = STEPSTONE_TRY(store.read_step(step));
+  const std::vector<StoredLeaf> stored = STEPSTONE_TRY(reader->read_leaves("state"));
+  Leaves leaves;
+  std::vector<ReadRequest> requests;
+  for (const StoredLeaf& leaf : stored) {
+    leaves.emplace_back(static_cast<std::size_t>(leaf.record.size_bytes));
+  }
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    requests.push_back({"state", &stored[i], leaves[i]});
+  }
+  STEPSTONE_TRY(reader->read_all(requests));
+  return leaves;
+}
+
 // Adds `item` with one uint8 array per size.
 inline Result<void> put_arrays(StepWriter& writer, const std::string& item, std::uint64_t step,
                                std::uint64_t attempt, const std::vector<std::size_t>& sizes) {

@@ -11,7 +11,7 @@
 #include <csignal>
 #include <fstream>
 
-#include "api/tree_io.h"
+#include "api/tree_plan.h"
 #include "engine/parallel.h"
 #include "tools/bench/raw.h"
 #include "tools/system.h"

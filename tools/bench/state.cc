@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "api/tree_io.h"
+#include "api/tree_plan.h"
 
 namespace stepstone::bench {
 

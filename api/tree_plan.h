@@ -1,5 +1,5 @@
 #pragma once
-// Trees into and out of the engine: what the standard handler does.
+// A tree on its way into the engine: what the standard handler does to save one.
 
 #include <cstdint>
 #include <memory>
@@ -7,7 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include "api/statistics.h"
 #include "api/storage_options.h"
 #include "api/tree.h"
 #include "engine/staging_pool.h"
@@ -62,10 +61,5 @@ Result<void> check_tree(const Tree& tree);
 // TreePlan::make and put in one.
 Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree,
                       const std::vector<CompressionRule>& rules = {});
-
-// Restores an item as it was saved, or (target not null) into a target; see args::StandardRestore.
-// Puts sizes and times, but not the total, into `statistics` unless it is null.
-Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target,
-                       RestoreStatistics* statistics = nullptr);
 
 }  // namespace stepstone

@@ -1,0 +1,55 @@
+#include "engine/encoding_sample.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/store_impl.h"
+
+namespace stepstone {
+namespace {
+
+constexpr std::uint64_t kSampledChunks = 9;
+
+}  // namespace
+
+Result<EncodingSample> sample_encoding(std::uint64_t step, std::span<PlannedLeaf* const> leaves) {
+  std::uint64_t chunk_count = 0;
+  for (const PlannedLeaf* const leaf : leaves) chunk_count += leaf->planned_chunk_count();
+  const std::uint64_t sampled_count = std::min<std::uint64_t>(chunk_count, kSampledChunks);
+  ChunkEncoder encoder;
+  std::vector<std::byte> scratch;
+  std::uint64_t size_bytes = 0;
+  std::uint64_t stored_bytes = 0;
+  std::uint64_t timed_bytes = 0;
+  std::chrono::duration<double> time{};
+  auto leaf = leaves.begin();
+  std::uint64_t first = 0;  // Chunk of `leaf`, in the numbering of all of them.
+  for (std::uint64_t i = 0; i < sampled_count; ++i) {
+    const std::uint64_t wanted = (2 * i + 1) * chunk_count / (2 * sampled_count);
+    while (wanted - first >= (*leaf)->planned_chunk_count()) {
+      first += (*leaf)->planned_chunk_count();
+      ++leaf;
+    }
+    const auto chunk = static_cast<std::uint32_t>(wanted - first);
+    const LeafRecord& record = (*leaf)->record;
+    scratch.resize(record.chunk_size_bytes);
+    const auto bytes =
+        STEPSTONE_TRY_CONTEXT((*leaf)->source->read(std::uint64_t{chunk} * record.chunk_size_bytes,
+                                                    record.chunk_size_at(chunk), scratch),
+                              leaf_name(step, *(*leaf)->item, (*leaf)->encoded_path));
+    const auto begin = std::chrono::steady_clock::now();
+    stored_bytes += encoder.encode(bytes, (*leaf)->layout()).bytes.size();
+    // The first one pays for the encoder's memory.
+    if (i != 0 || sampled_count == 1) {
+      time += std::chrono::steady_clock::now() - begin;
+      timed_bytes += bytes.size();
+    }
+    size_bytes += bytes.size();
+  }
+  EncodingSample sample;
+  sample.stored_fraction = static_cast<double>(stored_bytes) / static_cast<double>(size_bytes);
+  sample.encode_bytes_per_second = static_cast<double>(timed_bytes) / std::max(time.count(), 1e-9);
+  return sample;
+}
+
+}  // namespace stepstone
