@@ -284,6 +284,10 @@ std::shared_ptr<SimulatedDisk> killed_image() {
   // What the next open would rightly delete must not be there.
   run.wait_for_collector();
   EXPECT_EQ(run.save(6, StepSize::kSegment), "");
+  // One that is gone but for what another shares with it.
+  EXPECT_EQ(run.save(7, StepSize::kShared), "");
+  EXPECT_EQ(run.save(8, StepSize::kShared, {7}), "");
+  run.wait_for_collector();
   return disk->copy();
 }
 
