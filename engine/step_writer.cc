@@ -434,17 +434,19 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
       }
     }
   }
+  // Before the sources of the other leaf are numbered anew.
+  for (PlannedLeaf& leaf : leaves_) {
+    if (leaf.equal == nullptr) continue;
+    refer_to_equal_leaf(leaf, save_);
+    shared_bytes_ += leaf.record.size_bytes;
+    progress_->add(leaf.record.size_bytes);
+  }
   for (PlannedLeaf& leaf : leaves_) {
     if (leaf.is_inline || leaf.record.chunk_count() == 0) continue;
     if (std::all_of(leaf.record.codecs.begin(), leaf.record.codecs.end(),
                     [](Codec codec) { return codec == Codec::kRaw; })) {
       leaf.record.codecs.clear();
       leaf.record.stored_sizes.clear();
-    }
-    if (leaf.equal != nullptr) {
-      refer_to_equal_leaf(leaf, save_);
-      shared_bytes_ += leaf.record.size_bytes;
-      progress_->add(leaf.record.size_bytes);
     }
     set_places(leaf.record, save_, *leaf.item, leaf.encoded_path, leaf.places);
   }
