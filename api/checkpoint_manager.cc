@@ -372,7 +372,8 @@ Result<std::unique_ptr<CheckpointManager>> CheckpointManager::open(
   try {
     auto store = STEPSTONE_TRY(
         Store::open(directory, {.create_if_missing = options.create && !options.read_only,
-                                .read_only = options.read_only}));
+                                .read_only = options.read_only,
+                                .recompress_older_than = options.storage.recompress_older_than}));
     auto impl = std::make_unique<Impl>(std::move(store), options);
     STEPSTONE_TRY_CONTEXT(impl->reserve_staging(), directory.string());
     return std::unique_ptr<CheckpointManager>(new CheckpointManager(std::move(impl)));

@@ -48,6 +48,14 @@ void ChunkSet::add(std::string_view key, std::uint32_t size_bytes) {
   leaf->second[number] = size_bytes;
 }
 
+bool ChunkSet::contains(std::string_view key) const {
+  STEPSTONE_ASSERT(key.size() > kNumberSizeBytes);
+  const auto leaf = leaves_.find(key.substr(0, key.size() - kNumberSizeBytes));
+  if (leaf == leaves_.end()) return false;
+  const std::uint32_t number = number_of(key);
+  return number < leaf->second.size() && leaf->second[number] != 0;
+}
+
 std::uint64_t ChunkSet::size_bytes_between(std::string_view first, std::string_view last) const {
   std::uint64_t sum = 0;
   for (const auto& [prefix, sizes] : leaves_) {

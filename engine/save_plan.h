@@ -26,6 +26,14 @@ struct PlannedItem {
 struct BaseLeaf {
   LeafRecord record;
   std::vector<ChunkPlace> places;
+  std::vector<bool> is_offered;  // The chunks that may be referred to; empty: all.
+
+  // Whether it has the same chunk as `leaf`, whose hash is known.
+  bool has(const LeafRecord& leaf, std::uint32_t chunk) const {
+    return chunk < record.chunk_count() && (is_offered.empty() || is_offered[chunk]) &&
+           record.chunk_size_at(chunk) == leaf.chunk_size_at(chunk) &&
+           record.hashes[chunk] == leaf.hashes[chunk];
+  }
 };
 
 struct PlannedLeaf {

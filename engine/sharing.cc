@@ -78,11 +78,11 @@ SharingBase::SharingBase(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 SharingBase::~SharingBase() = default;
 
-std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store,
-                                               std::uint64_t step) {
+std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store, std::uint64_t step,
+                                               bool only_earlier) {
   const std::vector<std::uint64_t> steps = store->registry().steps();
-  if (steps.empty()) return nullptr;
   const auto next = std::lower_bound(steps.begin(), steps.end(), step);
+  if (steps.empty() || (only_earlier && next == steps.begin())) return nullptr;
   std::optional<SaveRegistry::Leased> leased =
       store->registry().lease(next == steps.begin() ? steps.back() : *std::prev(next));
   if (!leased || leased->record.placement != Placement::kSegments ||
@@ -97,8 +97,9 @@ void SharingBase::find(std::span<PlannedLeaf> leaves) const { impl_->find(leaves
 
 namespace {
 
-// Of the beginning, middle and end.
+// Of the beginning, middle and end; of the hashes where they are known.
 Result<Hash128> sample_hash(const PlannedLeaf& leaf) {
+  if (leaf.is_hashed) return hash128(std::as_bytes(std::span(leaf.record.hashes)));
   const std::uint64_t size_bytes = leaf.record.size_bytes;
   std::vector<std::byte> sample;
   std::vector<std::byte> scratch(kSampleSizeBytes);
@@ -148,6 +149,7 @@ Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_co
   for (const auto& entry : alike) {
     if (entry.second.size() == 1) continue;
     for (PlannedLeaf* const leaf : entry.second) {
+      if (leaf->is_hashed) continue;
       leaf->is_hashed = true;
       for (std::uint32_t c = 0; c < leaf->record.chunk_count(); ++c) chunks.emplace_back(leaf, c);
     }

@@ -13,8 +13,10 @@ namespace stepstone {
 // The earlier step that a save shares chunks with, held against collection while this lives.
 class SharingBase {
  public:
-  // The latest step before `step`, or else the latest; null: none whose chunks could be shared.
-  static std::unique_ptr<SharingBase> open(std::shared_ptr<StoreImpl> store, std::uint64_t step);
+  // The latest step before `step`, or else, unless `only_earlier`, the latest; null: none whose
+  // chunks could be shared.
+  static std::unique_ptr<SharingBase> open(std::shared_ptr<StoreImpl> store, std::uint64_t step,
+                                           bool only_earlier = false);
   ~SharingBase();
   SharingBase(const SharingBase&) = delete;
   SharingBase& operator=(const SharingBase&) = delete;

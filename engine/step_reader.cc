@@ -222,6 +222,28 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
   return copy_checked(scratch->decoded);
 }
 
+Result<void> StepReaderImpl::read_bytes(std::string_view item, const StoredLeaf& leaf,
+                                        std::uint64_t offset,
+                                        std::span<std::byte> destination) const {
+  const std::uint64_t size_bytes = leaf.record.size_bytes;
+  if (offset > size_bytes || destination.size() > size_bytes - offset) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: bytes {} to {} are not inside its {} bytes",
+                            leaf_name(record_.save.step, item, leaf.encoded_path), offset,
+                            offset + destination.size(), size_bytes));
+  }
+  const std::uint32_t chunk_size_bytes = leaf.record.chunk_size_bytes;
+  while (!destination.empty()) {
+    const auto chunk = static_cast<std::uint32_t>(offset / chunk_size_bytes);
+    const auto begin = static_cast<std::size_t>(offset % chunk_size_bytes);
+    const std::size_t size = std::min(destination.size(), leaf.record.chunk_size_at(chunk) - begin);
+    STEPSTONE_TRY(read_chunk(item, leaf, chunk, begin, destination.first(size)));
+    destination = destination.subspan(size);
+    offset += size;
+  }
+  return {};
+}
+
 StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(impl)) {}
 
 StepReader::~StepReader() = default;
@@ -242,23 +264,7 @@ Result<StoredLeaf> StepReader::read_leaf(std::string_view item, std::string enco
 
 Result<void> StepReader::read_bytes(std::string_view item, const StoredLeaf& leaf,
                                     std::uint64_t offset, std::span<std::byte> destination) const {
-  const std::uint64_t size_bytes = leaf.record.size_bytes;
-  if (offset > size_bytes || destination.size() > size_bytes - offset) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("{}: bytes {} to {} are not inside its {} bytes",
-                            leaf_name(record().save.step, item, leaf.encoded_path), offset,
-                            offset + destination.size(), size_bytes));
-  }
-  const std::uint32_t chunk_size_bytes = leaf.record.chunk_size_bytes;
-  while (!destination.empty()) {
-    const auto chunk = static_cast<std::uint32_t>(offset / chunk_size_bytes);
-    const auto begin = static_cast<std::size_t>(offset % chunk_size_bytes);
-    const std::size_t size = std::min(destination.size(), leaf.record.chunk_size_at(chunk) - begin);
-    STEPSTONE_TRY(impl_->read_chunk(item, leaf, chunk, begin, destination.first(size)));
-    destination = destination.subspan(size);
-    offset += size;
-  }
-  return {};
+  return impl_->read_bytes(item, leaf, offset, destination);
 }
 
 Result<void> StepReader::read_all(std::span<const ReadRequest> requests) const {

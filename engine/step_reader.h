@@ -32,6 +32,8 @@ class StepReaderImpl {
   Result<ItemRecord> read_item(std::string_view item) const;
   Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+  Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
+                          std::span<std::byte> destination) const;
   // Where a chunk that has an entry of its own stands.
   std::string key_of_chunk(std::string_view item, const StoredLeaf& leaf,
                            std::uint32_t chunk) const;

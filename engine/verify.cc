@@ -65,7 +65,7 @@ class StepVerifier {
     kVerified,
     // Meanwhile the process that writes to the store has retired the step...
     kGone,
-    // ...or rewritten files with chunks that it shares with others.
+    // ...or saved it anew, or rewritten files with chunks that it shares with others.
     kMoved,
   };
 
@@ -82,8 +82,7 @@ class StepVerifier {
         });
     if (!result) add({.step = step_, .item = {}, .leaf = {}, .message = result.error().message});
     if (!damages_.empty() && reader_.store().was_changed_by_writer()) {
-      if (is_gone()) return Outcome::kGone;
-      if (!reader_.record().origin_saves.empty()) return Outcome::kMoved;
+      if (const std::optional<Outcome> outcome = what_the_writer_did()) return *outcome;
     }
     report_.damages.insert(report_.damages.end(), damages_.begin(), damages_.end());
     report_.leaf_count += places.size();
@@ -98,11 +97,16 @@ class StepVerifier {
     damages_.push_back(std::move(damage));
   }
 
-  bool is_gone() const {
+  // nullopt: nothing that would explain the damage.
+  std::optional<Outcome> what_the_writer_did() const {
     const auto newer = Store::open(reader_.store().directory(), reader_.store().options());
-    if (!newer) return false;
-    const Result<StepRecord> record = (*newer)->step_record(step_);
-    return !record || record->save != reader_.record().save;
+    if (newer) {
+      const Result<StepRecord> record = (*newer)->step_record(step_);
+      if (!record) return Outcome::kGone;
+      if (record->save != reader_.record().save) return Outcome::kMoved;
+    }
+    if (!reader_.record().origin_saves.empty()) return Outcome::kMoved;
+    return std::nullopt;
   }
 
   // The leaf or item that a key of a segment belongs to, for a message.
