@@ -19,9 +19,9 @@ namespace {
 // Of the calling thread alone, which only Linux can do this way.
 void lower_priority() {
 #if defined(__linux__)
-  constexpr int kLowest = 19;
-  // Failing is no reason not to work.
-  (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLowest);
+  // Not the lowest: a save waits for the thread while it commits. Failing is no reason not to work.
+  constexpr int kNiceness = 10;
+  (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNiceness);
 #endif
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Recompresses the steps that are old enough, oldest first, in a thread of its own at the lowest
+// Recompresses the steps that are old enough, oldest first, in a thread of its own at a low
 // priority. No save waits for it longer than one commit takes.
 
 #include <condition_variable>

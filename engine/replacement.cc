@@ -18,6 +18,16 @@ bool is_same_place(const ChunkPlace& a, const std::vector<ChunkSource>& a_source
   return a.source == 0 || a_sources[a.source - 1] == b_sources[b.source - 1];
 }
 
+// Where the step before has the base of a delta; else where it was, its source renumbered.
+ChunkBase moved_base(const ChunkBase& base, const PlannedLeaf& leaf, std::uint32_t shift) {
+  const auto moved =
+      leaf.base == nullptr ? std::nullopt : leaf.base->delta_base(leaf.record, base.chunk);
+  if (moved && moved->hash == base.hash) return *moved;
+  ChunkBase stays = base;
+  if (stays.source != 0) stays.source += shift;
+  return stays;
+}
+
 }  // namespace
 
 Replacement::Replacement(const StepReaderImpl& replaced, std::vector<StoredLeaf> leaves,
@@ -33,10 +43,13 @@ void Replacement::adopt_hashes(std::span<PlannedLeaf> leaves) const {
   }
 }
 
-// What is encoded in a save that others refer to anyway is no concern of this one.
+// What is encoded in a save that others refer to anyway is no concern of this one. A delta would
+// only grow.
 bool Replacement::stays(const PlannedLeaf& leaf, const StoredLeaf& stored, std::uint32_t chunk,
                         const ChunkPlace& place) const {
-  if (place.save != replaced().save && stored.record.codec_at(chunk) != Codec::kRaw) return true;
+  const Codec codec = stored.record.codec_at(chunk);
+  if (codec == Codec::kDelta || (place.save != replaced().save && codec != Codec::kRaw))
+    return true;
   const auto held = settings_.held.find(place.save);
   return held != settings_.held.end() &&
          held->second.contains(replaced_.key_of_chunk(*leaf.item, stored, chunk));
@@ -78,6 +91,7 @@ Result<bool> Replacement::plan(std::span<PlannedLeaf> leaves) {
     offer->is_offered.assign(places.size(), false);
     offer->record.codecs.clear();
     offer->record.stored_sizes.clear();
+    offer->record.bases.clear();
     for (std::uint32_t chunk = 0; chunk < places.size(); ++chunk) {
       Codec codec = stored.record.codec_at(chunk);
       std::size_t stored_size = stored.record.stored_size_at(chunk);
@@ -88,9 +102,16 @@ Result<bool> Replacement::plan(std::span<PlannedLeaf> leaves) {
         stored_size = leaf.base->record.stored_size_at(chunk);
         offer->places[chunk] = leaf.base->places[chunk];
         offer->is_offered[chunk] = true;
+        if (const ChunkBase* const base = leaf.base->record.base_of(chunk)) {
+          offer->record.bases.push_back(*base);
+        }
       } else if (stays(leaf, stored, chunk, places[chunk])) {
         if (places[chunk].source != 0) offer->places[chunk].source += shift;
         offer->is_offered[chunk] = true;
+        if (const ChunkBase* const base = stored.record.base_of(chunk)) {
+          offer->record.bases.push_back(moved_base(*base, leaf, shift));
+          can_move = can_move || offer->record.bases.back().stored_size < base->stored_size;
+        }
       } else if (codec == Codec::kRaw) {
         to_encode.push_back({&leaf, chunk});
       }
@@ -131,6 +152,12 @@ bool Replacement::is_smaller(std::span<const PlannedLeaf> leaves, SaveId save) {
         old, replaced().save, *leaf.item, leaf.encoded_path, 0, leaf.record.chunk_count());
     const std::vector<ChunkPlace> new_places =
         places_of(leaf.record, save, *leaf.item, leaf.encoded_path, 0, leaf.record.chunk_count());
+    for (const ChunkBase& base : leaf.record.bases) {
+      const ChunkBase* const old_base = old.base_of(base.chunk);
+      if (old_base == nullptr || old_base->stored_size == base.stored_size) continue;
+      bytes_before_ += old_base->stored_size;
+      bytes_after_ += base.stored_size;
+    }
     for (std::uint32_t chunk = 0; chunk < leaf.record.chunk_count(); ++chunk) {
       if (is_same_place(old_places[chunk], old.sources, new_places[chunk], leaf.record.sources)) {
         continue;

@@ -24,6 +24,8 @@ class SharingBase::Impl {
   Impl(std::shared_ptr<StoreImpl> store, SaveRegistry::Leased leased)
       : reader_(std::move(store), std::move(leased)) {}
 
+  const StepReaderImpl& reader() const { return reader_; }
+
   void find(std::span<PlannedLeaf> leaves) const {
     if (leaves.empty()) return;
     const std::string& item = *leaves.front().item;
@@ -94,6 +96,11 @@ std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store,
 }
 
 void SharingBase::find(std::span<PlannedLeaf> leaves) const { impl_->find(leaves); }
+
+Result<void> SharingBase::read_base(const PlannedLeaf& leaf, const ChunkBase& base,
+                                    std::span<std::byte> destination) const {
+  return impl_->reader().read_base(*leaf.item, leaf.encoded_path, leaf.record, base, destination);
+}
 
 namespace {
 
@@ -177,19 +184,21 @@ void refer_to_equal_leaf(PlannedLeaf& leaf, SaveId save) {
   leaf.record.codecs = other.record.codecs;
   leaf.record.stored_sizes = other.record.stored_sizes;
   leaf.places = other.places;
+  leaf.bases = other.bases;
   // The sources of the other leaf, and behind them the other leaf itself; each of them may be this
   // leaf's own place in an earlier save.
   leaf.record.sources = other.record.sources;
   leaf.record.sources.push_back({*other.item, other.encoded_path});
   const auto others_place = static_cast<std::uint32_t>(leaf.record.sources.size());
-  for (ChunkPlace& place : leaf.places) {
-    if (place.source == 0) place.source = others_place;
-    const ChunkSource& source = leaf.record.sources[place.source - 1];
-    if (place.save != save && source.item == *leaf.item &&
-        source.encoded_path == leaf.encoded_path) {
-      place.source = 0;
+  const auto translate = [&](SaveId holder, std::uint32_t& number) {
+    if (number == 0) number = others_place;
+    const ChunkSource& source = leaf.record.sources[number - 1];
+    if (holder != save && source.item == *leaf.item && source.encoded_path == leaf.encoded_path) {
+      number = 0;
     }
-  }
+  };
+  for (ChunkPlace& place : leaf.places) translate(place.save, place.source);
+  for (ChunkBase& base : leaf.bases) translate(base.save, base.source);
 }
 
 }  // namespace stepstone

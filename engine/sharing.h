@@ -26,6 +26,11 @@ class SharingBase {
   // `leaves` are of one item, sorted by path.
   void find(std::span<PlannedLeaf> leaves) const;
 
+  // The bytes of what a chunk of `leaf`, which find() has seen, may differ from. kCorrupt, kIo.
+  // Safe from several threads.
+  Result<void> read_base(const PlannedLeaf& leaf, const ChunkBase& base,
+                         std::span<std::byte> destination) const;
+
  private:
   class Impl;
   explicit SharingBase(std::unique_ptr<Impl> impl);

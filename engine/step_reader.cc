@@ -53,8 +53,8 @@ Error StepReaderImpl::to_read_error(const rocksdb::Status& status) const {
   Error error = to_error(status, "reading");
   if (status.IsPathNotFound() && store_->was_changed_by_writer()) {
     return {ErrorCode::kNotFound,
-            "the process that writes to the store has retired the step since this read-only view "
-            "was opened, or moved chunks that it shares: open it again"};
+            "the process that writes to the store has retired or recompressed the step since this "
+            "read-only view was opened, or moved chunks that it shares: open it again"};
   }
   if (status.IsPathNotFound() || status.IsCorruption()) error.code = ErrorCode::kCorrupt;
   return error;
@@ -162,6 +162,27 @@ std::string StepReaderImpl::key_of_chunk(std::string_view item, const StoredLeaf
   return chunk_key(save, source.item, source.encoded_path, chunk);
 }
 
+std::string StepReaderImpl::key_of_base(std::string_view item, std::string_view encoded_path,
+                                        const LeafRecord& record, const ChunkBase& base) {
+  if (base.source == 0) return chunk_key(base.save, item, encoded_path, base.chunk);
+  const ChunkSource& source = record.sources[base.source - 1];
+  return chunk_key(base.save, source.item, source.encoded_path, base.chunk);
+}
+
+Result<void> StepReaderImpl::read_base(std::string_view item, std::string_view encoded_path,
+                                       const LeafRecord& record, const ChunkBase& base,
+                                       std::span<std::byte> destination) const {
+  const auto value =
+      STEPSTONE_TRY(get(key_of_base(item, encoded_path, record, base), /*is_chunk=*/true));
+  if (!value) return fail(ErrorCode::kCorrupt, "it is gone");
+  const ChunkScratchPool::Lease scratch = scratches_.take();
+  STEPSTONE_TRY(scratch->decoder.decode(base.codec, as_bytes(value->ToStringView()), destination));
+  if (hash128(destination) != base.hash) {
+    return fail(ErrorCode::kCorrupt, "the bytes do not match their hash");
+  }
+  return {};
+}
+
 bool StepReaderImpl::read_chunk_at(std::string_view item, const StoredLeaf& leaf,
                                    std::uint32_t chunk, const ChunkPlace& place,
                                    std::span<std::byte> destination) const {
@@ -184,8 +205,14 @@ bool StepReaderImpl::read_chunk_at(std::string_view item, const StoredLeaf& leaf
     if (codec == Codec::kRaw) return read_into(destination);
     const ChunkScratchPool::Lease scratch = scratches_.take();
     scratch->stored.resize(leaf.record.stored_size_at(chunk));
-    return read_into(scratch->stored) &&
-           scratch->decoder.decode(codec, scratch->stored, destination).has_value();
+    if (!read_into(scratch->stored)) return false;
+    if (codec != Codec::kDelta) {
+      return scratch->decoder.decode(codec, scratch->stored, destination).has_value();
+    }
+    scratch->base.resize(destination.size());
+    return read_base(item, leaf.encoded_path, leaf.record, *leaf.record.base_of(chunk),
+                     scratch->base) &&
+           scratch->decoder.decode_delta(scratch->stored, scratch->base, destination);
   };
   if (read_decoded() && hash128(destination) == leaf.record.hashes[chunk]) return true;
   files_.give_up(place.save);
@@ -218,7 +245,17 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
   if (codec == Codec::kRaw) return copy_checked(stored);
   const ChunkScratchPool::Lease scratch = scratches_.take();
   scratch->decoded.resize(record.chunk_size_at(chunk));
-  STEPSTONE_TRY_CONTEXT(scratch->decoder.decode(codec, stored, scratch->decoded), name());
+  if (codec != Codec::kDelta) {
+    STEPSTONE_TRY_CONTEXT(scratch->decoder.decode(codec, stored, scratch->decoded), name());
+    return copy_checked(scratch->decoded);
+  }
+  const ChunkBase& base = *record.base_of(chunk);
+  scratch->base.resize(scratch->decoded.size());
+  STEPSTONE_TRY_CONTEXT(
+      read_base(item, leaf.encoded_path, record, base, scratch->base),
+      fmt::format("{}, which differs from one saved with step {}", name(), base.save.step));
+  STEPSTONE_TRY_CONTEXT(scratch->decoder.decode_delta(stored, scratch->base, scratch->decoded),
+                        name());
   return copy_checked(scratch->decoded);
 }
 

@@ -90,6 +90,7 @@ class StepWriter::Impl {
     std::uint32_t number = 0;
     std::optional<SegmentWriter> writer;
     std::optional<SegmentInfo> info;
+    std::vector<std::byte> base_bytes;  // Of what a delta differs from.
   };
 
   void sort_leaves();
@@ -97,6 +98,7 @@ class StepWriter::Impl {
   Result<void> find_shared();
   // Decides which leaves go through the encoder.
   Result<void> decide_encoding();
+  Result<void> decide_deltas();
   Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
                                  std::span<const PlannedLeaf> leaves) const;
   std::vector<ChunkRun> plan_runs();
@@ -108,6 +110,10 @@ class StepWriter::Impl {
                                                 std::span<std::byte> scratch);
   Result<void> write_chunk(PlannedLeaf& leaf, std::uint32_t chunk, std::span<const std::byte> bytes,
                            ChunkEncoder& encoder, RunSegment& segment);
+  // kRaw where the chunk does not become smaller that way.
+  EncodedChunk encode_delta(PlannedLeaf& leaf, std::uint32_t chunk,
+                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
+                            RunSegment& segment);
   // Turns the places of all chunks into what the records say of them.
   void settle_places(StepRecord& step, const std::vector<RunSegment>& runs);
   // The step's own copy, items and leaves, in key order.
@@ -258,7 +264,8 @@ Result<void> StepWriter::Impl::decide_encoding() {
   std::vector<PlannedLeaf*> undecided;
   for (PlannedLeaf& leaf : leaves_) {
     if (leaf.planned_chunk_count() == 0) continue;
-    leaf.is_encoded = leaf.compression == Compression::kAlways;
+    leaf.is_encoded =
+        leaf.compression == Compression::kAlways || leaf.compression == Compression::kDelta;
     if (leaf.compression == Compression::kAuto) undecided.push_back(&leaf);
   }
   if (!undecided.empty()) {
@@ -266,9 +273,13 @@ Result<void> StepWriter::Impl::decide_encoding() {
     auto_is_encoded_ = store_->compression_policy().should_encode(sample, thread_count_);
     for (PlannedLeaf* const leaf : undecided) leaf->is_encoded = *auto_is_encoded_;
   }
+  STEPSTONE_TRY(decide_deltas());
   for (PlannedLeaf& leaf : leaves_) {
     const bool base_is_encoded = leaf.base && !leaf.base->record.codecs.empty();
     if (!leaf.is_encoded && !base_is_encoded) continue;
+    if (leaf.is_delta || (leaf.base && !leaf.base->record.bases.empty())) {
+      leaf.bases.resize(leaf.record.chunk_count());
+    }
     leaf.record.codecs.assign(leaf.record.chunk_count(), Codec::kRaw);
     for (std::uint32_t chunk = 0; chunk < leaf.record.chunk_count(); ++chunk) {
       leaf.record.stored_sizes.push_back(
@@ -276,6 +287,18 @@ Result<void> StepWriter::Impl::decide_encoding() {
     }
   }
   return {};
+}
+
+Result<void> StepWriter::Impl::decide_deltas() {
+  std::vector<PlannedLeaf*> leaves;
+  for (PlannedLeaf& leaf : leaves_) {
+    const bool is_wanted = leaf.compression == Compression::kDelta && leaf.base != nullptr;
+    if (is_wanted && leaf.planned_chunk_count() != 0) leaves.push_back(&leaf);
+  }
+  return parallel_for(thread_count_, leaves.size(), [&](std::size_t i) -> Result<void> {
+    leaves[i]->is_delta = STEPSTONE_TRY(is_smaller_as_delta(save_.step, *leaves[i], *base_));
+    return {};
+  });
 }
 
 Result<void> StepWriter::Impl::check_item_leaves(const std::string& name, const PlannedItem& item,
@@ -457,6 +480,9 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
         origin_saves.insert(place.save);
       }
     }
+    for (std::uint32_t chunk = 0; chunk < leaf.bases.size(); ++chunk) {
+      if (leaf.record.codec_at(chunk) == Codec::kDelta) origin_saves.insert(leaf.bases[chunk].save);
+    }
   }
   // Before the sources of the other leaf are numbered anew.
   for (PlannedLeaf& leaf : leaves_) {
@@ -471,6 +497,11 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
                     [](Codec codec) { return codec == Codec::kRaw; })) {
       leaf.record.codecs.clear();
       leaf.record.stored_sizes.clear();
+    }
+    for (std::uint32_t chunk = 0; chunk < leaf.bases.size(); ++chunk) {
+      if (leaf.record.codec_at(chunk) == Codec::kDelta) {
+        leaf.record.bases.push_back(leaf.bases[chunk]);
+      }
     }
     set_places(leaf.record, save_, *leaf.item, leaf.encoded_path, leaf.places);
   }
@@ -501,6 +532,9 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
           leaf.record.stored_sizes[chunk] =
               static_cast<std::uint32_t>(leaf.base->record.stored_size_at(chunk));
         }
+        if (const ChunkBase* const base = leaf.base->record.base_of(chunk)) {
+          leaf.bases[chunk] = *base;
+        }
         shared_bytes_ += leaf.record.chunk_size_at(chunk);
       } else {
         STEPSTONE_TRY(write_chunk(leaf, chunk, bytes, encoder, segment));
@@ -524,6 +558,20 @@ Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& lea
   return bytes;
 }
 
+EncodedChunk StepWriter::Impl::encode_delta(PlannedLeaf& leaf, std::uint32_t chunk,
+                                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
+                                            RunSegment& segment) {
+  const EncodedChunk raw{.codec = Codec::kRaw, .bytes = bytes};
+  const std::optional<ChunkBase> base = leaf.base->delta_base(leaf.record, chunk);
+  if (!base) return raw;
+  segment.base_bytes.resize(bytes.size());
+  // Damage to the other step is no reason for this save to fail.
+  if (!base_->read_base(leaf, *base, segment.base_bytes)) return raw;
+  const EncodedChunk encoded = encoder.encode_delta(bytes, segment.base_bytes, leaf.layout());
+  if (encoded.codec == Codec::kDelta) leaf.bases[chunk] = *base;
+  return encoded;
+}
+
 Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
                                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
                                            RunSegment& segment) {
@@ -535,7 +583,9 @@ Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chun
                         .segment = segment.number,
                         .offset_bytes = segment.writer->next_offset_bytes()};
   EncodedChunk encoded{.codec = Codec::kRaw, .bytes = bytes};
-  if (leaf.is_encoded) encoded = encoder.encode(bytes, leaf.layout());
+  if (leaf.is_delta) encoded = encode_delta(leaf, chunk, bytes, encoder, segment);
+  if (leaf.is_encoded && encoded.codec == Codec::kRaw)
+    encoded = encoder.encode(bytes, leaf.layout());
   if (encoded.codec != Codec::kRaw) {
     leaf.record.codecs[chunk] = encoded.codec;
     leaf.record.stored_sizes[chunk] = static_cast<std::uint32_t>(encoded.bytes.size());

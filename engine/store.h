@@ -43,7 +43,7 @@ struct OpenOptions {
   // Encodes, in the background, what the steps but the newest so many hold unencoded; once for each
   // step, but once for each open where it does not become smaller. nullopt: leaves them alone.
   std::optional<std::size_t> recompress_older_than;
-  // Of the bytes that this reads; 0: as fast as it can. It runs at the lowest priority.
+  // Of the bytes that this reads; 0: as fast as it can. It runs at a low priority.
   std::uint64_t recompress_bytes_per_second = std::uint64_t{128} << 20;
   // Where the store's files live; null: the machine's own. Kept for as long as the Store is open.
   std::shared_ptr<rocksdb::FileSystem> file_system;

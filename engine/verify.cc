@@ -27,8 +27,9 @@ struct LeafPlace {
 // several threads.
 class VerifiedChunks {
  public:
-  static Hash128 name(const std::string& key, const Hash128& hash) {
-    const std::string name = key + to_string(hash);
+  // `keys` are all that it takes to read the chunk.
+  static Hash128 name(const std::string& keys, const Hash128& hash) {
+    const std::string name = keys + to_string(hash);
     return hash128(std::as_bytes(std::span(name)));
   }
 
@@ -210,8 +211,11 @@ class StepVerifier {
     const Result<StoredLeaf> leaf = reader_.read_leaf(place.item, place.encoded_path);
     if (!leaf) return damaged(leaf.error());
     for (std::uint32_t chunk = 0; chunk < leaf->record.chunk_count(); ++chunk) {
-      const Hash128 name = VerifiedChunks::name(reader_.key_of_chunk(place.item, *leaf, chunk),
-                                                leaf->record.hashes[chunk]);
+      std::string keys = reader_.key_of_chunk(place.item, *leaf, chunk);
+      if (const ChunkBase* const base = leaf->record.base_of(chunk)) {
+        keys += StepReaderImpl::key_of_base(place.item, place.encoded_path, leaf->record, *base);
+      }
+      const Hash128 name = VerifiedChunks::name(keys, leaf->record.hashes[chunk]);
       if (!verified_.contains(name)) {
         const Result<void> result = reader_.read_chunk(place.item, *leaf, chunk, 0, {});
         if (!result) return damaged(result.error());

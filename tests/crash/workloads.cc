@@ -112,6 +112,26 @@ std::string recompress(Recorder& run) {
   return run.close();
 }
 
+// Steps that differ from chunks of others, which are retired, overwritten and encoded meanwhile.
+std::string delta(Recorder& run) {
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.save(1, StepSize::kMoving));
+  STEPSTONE_DO(run.save(2, StepSize::kMoving));
+  STEPSTONE_DO(run.save(3, StepSize::kMoving, {1}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.save(2, StepSize::kSkewed));
+  STEPSTONE_DO(run.recompress(2));
+  STEPSTONE_DO(run.recompress(3));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.close());
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.save(4, StepSize::kMoving, {2, 3}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.retire({4}));
+  run.wait_for_collector();
+  return run.close();
+}
+
 // Sessions enough for RocksDB to compact what each of them flushed.
 std::string reopen(Recorder& run) {
   for (std::uint64_t session = 0; session < 6; ++session) {
@@ -149,8 +169,8 @@ std::string at_random(Recorder& run) {
         is_overwrite ? steps[random.below(steps.size())] : (next_step += 1 + random.below(5));
     std::vector<std::uint64_t> retired;
     if (steps.size() > 2 && steps.front() != step) retired.push_back(steps.front());
-    constexpr StepSize kSizes[] = {StepSize::kTiny, StepSize::kSmall, StepSize::kSegment,
-                                   StepSize::kShared, StepSize::kSkewed};
+    constexpr StepSize kSizes[] = {StepSize::kTiny,   StepSize::kSmall,  StepSize::kSegment,
+                                   StepSize::kShared, StepSize::kSkewed, StepSize::kMoving};
     STEPSTONE_DO(run.save(step, kSizes[random.below(std::size(kSizes))], retired));
   }
   return run.close();
@@ -229,8 +249,8 @@ std::vector<Workload> workloads() {
           {"SaveSmall", save_small},  {"SaveMedium", save_medium},
           {"Overwrite", overwrite},   {"KeepTwo", keep_two},
           {"Retire", retire},         {"Share", share},
-          {"Recompress", recompress}, {"Reopen", reopen},
-          {"AtRandom", at_random}};
+          {"Recompress", recompress}, {"Delta", delta},
+          {"Reopen", reopen},         {"AtRandom", at_random}};
 }
 
 }  // namespace stepstone

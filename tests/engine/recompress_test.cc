@@ -66,10 +66,10 @@ class RecompressTest : public ::testing::Test {
     store_ = *std::move(store);
   }
 
-  // Unencoded.
+  // Unencoded, unless it is as deltas.
   void save(std::uint64_t step, const Leaves& leaves, SaveOptions options = {},
             const std::vector<std::uint64_t>& retire = {}) {
-    options.compression = Compression::kNone;
+    if (options.compression != Compression::kDelta) options.compression = Compression::kNone;
     const auto writer = *store_->begin_save(step, options);
     ASSERT_TRUE(put_leaves(*writer, leaves));
     const auto record = writer->commit(retire);
@@ -365,13 +365,17 @@ TEST_F(RecompressTest, AnythingCanBeMixed) {
           if (draw(3) == 0) {
             leaves[leaf] = draw(2) == 0 ? leaves[draw(leaves.size())] : weights(random());
           } else {
-            leaves[leaf][draw(leaves[leaf].size())] ^= std::byte{5};
+            for (std::uint64_t changes = 1 + draw(2000); changes > 0; --changes) {
+              leaves[leaf][draw(leaves[leaf].size())] ^= std::byte{5};
+            }
           }
           const bool overwrites = !steps.empty() && draw(4) == 0;
           const std::uint64_t step = overwrites      ? any_step()
                                      : steps.empty() ? 1
                                                      : steps.rbegin()->first + 1 + draw(3);
-          save(step, leaves, {.overwrite = overwrites});
+          save(step, leaves,
+               {.overwrite = overwrites,
+                .compression = draw(2) == 0 ? Compression::kNone : Compression::kDelta});
           steps[step] = leaves;
           break;
         }
