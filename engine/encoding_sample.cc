@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::uint64_t kSampledChunks = 9;
 // Of one leaf, before its chunks become deltas: one, and one more for every so many.
-constexpr std::uint32_t kSampledDeltasMax = 4;
+constexpr std::uint64_t kSampledDeltasMax = 4;
 constexpr std::uint32_t kChunksPerSampledDelta = 32;
 // A delta needs two chunks to be read, and has to be worth that.
 constexpr double kDeltaFractionMax = 0.9;
@@ -60,16 +60,16 @@ Result<EncodingSample> sample_encoding(std::uint64_t step, std::span<PlannedLeaf
 Result<bool> is_smaller_as_delta(std::uint64_t step, const PlannedLeaf& leaf,
                                  const SharingBase& base) {
   const LeafRecord& record = leaf.record;
-  const std::uint32_t sampled_count =
-      std::min(1 + record.chunk_count() / kChunksPerSampledDelta, kSampledDeltasMax);
+  const auto sampled_count =
+      std::min<std::uint64_t>(1 + record.chunk_count() / kChunksPerSampledDelta, kSampledDeltasMax);
   ChunkEncoder encoder;
   std::vector<std::byte> scratch(record.chunk_size_bytes);
   std::vector<std::byte> base_scratch(record.chunk_size_bytes);
   std::uint64_t plain_bytes = 0;
   std::uint64_t delta_bytes = 0;
-  for (std::uint32_t i = 0; i < sampled_count; ++i) {
-    const auto chunk = static_cast<std::uint32_t>(std::uint64_t{2 * i + 1} * record.chunk_count() /
-                                                  (2 * sampled_count));
+  for (std::uint64_t i = 0; i < sampled_count; ++i) {
+    const auto chunk =
+        static_cast<std::uint32_t>((2 * i + 1) * record.chunk_count() / (2 * sampled_count));
     const std::optional<ChunkBase> from = leaf.base->delta_base(record, chunk);
     if (!from) continue;
     const std::size_t size = record.chunk_size_at(chunk);

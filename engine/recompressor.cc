@@ -96,14 +96,24 @@ std::optional<Recompressor::Candidate> Recompressor::next_candidate() {
     if (done_.contains(save)) {
       still_there.insert(save);
     } else if (!candidate && visible->record.placement == Placement::kSegments) {
-      candidate = Candidate{save, {first_untouched, steps.end()}};
+      candidate = Candidate{save, visible->record.size_bytes, {first_untouched, steps.end()}};
     }
   }
   done_ = std::move(still_there);
   return candidate;
 }
 
+bool Recompressor::has_room_for(const Candidate& candidate) const {
+  std::uint64_t free_bytes = 0;
+  // A file system that cannot tell has room.
+  return !store_.file_system()
+              .GetFreeSpace(store_.directory().string(), rocksdb::IOOptions(), &free_bytes, nullptr)
+              .ok() ||
+         free_bytes / 2 >= candidate.size_bytes;
+}
+
 bool Recompressor::recompress(const Candidate& candidate) {
+  if (!has_room_for(candidate)) return false;
   // Does not own the store, which owns this thread and ends it before it goes.
   const std::shared_ptr<StoreImpl> store(std::shared_ptr<StoreImpl>(), &store_);
   done_.insert(candidate.save);

@@ -39,13 +39,16 @@ class Recompressor {
  private:
   struct Candidate {
     SaveId save;
+    std::uint64_t size_bytes = 0;
     std::vector<std::uint64_t> untouched_steps;
   };
 
   void run();
   // The oldest step that is to be tried; nullopt: none.
   std::optional<Candidate> next_candidate();
-  // False: the store takes no more writes.
+  // Whether saves of the size of the candidate would still find room beside a new copy of it.
+  bool has_room_for(const Candidate& candidate) const;
+  // False: there is no room now, or the store takes no more writes.
   bool recompress(const Candidate& candidate);
 
   StoreImpl& store_;

@@ -376,7 +376,8 @@ void add_bench(CLI::App& app, CommandLine& line) {
       ->check(CLI::Range(1U, 1000U))
       ->capture_default_str()
       ->type_name("N");
-  verb.add_option("--codec", arguments.codecs, "none, auto, always or delta; each workload with each")
+  verb.add_option("--codec", arguments.codecs,
+                  "none, auto, always or delta; each workload with each")
       ->delimiter(',')
       ->capture_default_str()
       ->type_name("NAME,...");

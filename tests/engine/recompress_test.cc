@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rocksdb/file_system.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -35,7 +36,7 @@ std::vector<std::byte> weights(std::uint64_t seed, std::size_t size = kLeafSize)
 }
 std::vector<std::byte> noise(std::uint64_t seed) { return content(seed, 1, 1, kLeafSize); }
 
-// Calls back when a segment is begun.
+// Calls back when a segment is begun, and may pretend that the disk is full.
 class WatchedFileSystem : public rocksdb::FileSystemWrapper {
  public:
   WatchedFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
@@ -51,7 +52,17 @@ class WatchedFileSystem : public rocksdb::FileSystemWrapper {
     return FileSystemWrapper::NewWritableFile(name, options, result, context);
   }
 
+  rocksdb::IOStatus GetFreeSpace(const std::string& path, const rocksdb::IOOptions& options,
+                                 std::uint64_t* free_bytes,
+                                 rocksdb::IODebugContext* context) override {
+    const rocksdb::IOStatus status =
+        FileSystemWrapper::GetFreeSpace(path, options, free_bytes, context);
+    if (is_full) *free_bytes = kLeafSize;
+    return status;
+  }
+
   std::function<void()> on_segment;  // Once.
+  std::atomic<bool> is_full = false;
 };
 
 class RecompressTest : public ::testing::Test {
@@ -331,6 +342,20 @@ TEST_F(RecompressTest, WhatTheNewestStepsNeedIsNotStoredTwice) {
   const StoreUsage after = usage();
   EXPECT_LT(after.stored_bytes - after.reclaimable_bytes, 4 * kLeafSize + 3 * kLeafSize / 2);
   expect_steps(steps);
+}
+
+TEST_F(RecompressTest, InTheBackgroundRoomIsLeftForSaves) {
+  const auto files = std::make_shared<WatchedFileSystem>();
+  files->is_full = true;
+  open({.recompress_older_than = 1, .recompress_bytes_per_second = 0, .file_system = files});
+  for (std::uint64_t step = 1; step <= 2; ++step) save(step, {weights(step)});
+  store_->wait_for_collector();
+  EXPECT_FALSE(is_encoded(1, 0));
+  files->is_full = false;
+  save(3, {weights(3)});
+  store_->wait_for_collector();
+  EXPECT_TRUE(is_encoded(1, 0));
+  EXPECT_TRUE(is_encoded(2, 0));
 }
 
 // At a byte per second it would take weeks.
