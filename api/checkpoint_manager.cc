@@ -11,8 +11,7 @@
 #include <new>
 #include <thread>
 
-#include "api/tree_plan.h"
-#include "api/tree_reader.h"
+#include "api/checkpoint_plan.h"
 #include "engine/parallel.h"
 #include "engine/staging_pool.h"
 #include "engine/store.h"
@@ -40,7 +39,8 @@ class CheckpointManager::Impl {
 
   Result<void> reserve_staging() { return staging_.reserve(options_.staging_reserve_bytes); }
 
-  Result<bool> save(std::uint64_t step, const Tree& tree, const SaveOptions& options) {
+  Result<bool> save(std::uint64_t step, const args::CheckpointArgs& args,
+                    const SaveOptions& options) {
     const Clock::time_point begun = Clock::now();
     const std::scoped_lock call(call_mutex_);
     STEPSTONE_TRY(check_open());
@@ -50,7 +50,8 @@ class CheckpointManager::Impl {
     }
     STEPSTONE_TRY(check_for_errors());
     if (!options.force && !should_save(step)) return false;
-    TreePlan plan = STEPSTONE_TRY_CONTEXT(TreePlan::make(tree), fmt::format("step {}", step));
+    CheckpointPlan plan =
+        STEPSTONE_TRY(CheckpointPlan::make(step, args, registry_, options_.storage));
     STEPSTONE_TRY(check_not_queued(step));
     Save save;
     save.begun = begun;
@@ -59,8 +60,7 @@ class CheckpointManager::Impl {
                                                 .compression = options_.storage.compression,
                                                 .metrics = options.metrics,
                                                 .custom_metadata = options.custom_metadata}));
-    STEPSTONE_TRY_CONTEXT(plan.put(*save.writer, kDefaultItem, options_.storage.compression_rules),
-                          fmt::format("step {}", step));
+    STEPSTONE_TRY(plan.put(*save.writer));
     save.statistics.step = step;
     save.statistics.leaf_count = plan.leaf_count();
     save.statistics.size_bytes = plan.size_bytes();
@@ -113,7 +113,7 @@ class CheckpointManager::Impl {
     return !queue_.empty();
   }
 
-  Result<Tree> restore(std::optional<std::uint64_t> step, const Tree* target) {
+  Result<Tree> restore(std::optional<std::uint64_t> step, const args::CheckpointArgs& args) {
     const Clock::time_point begun = Clock::now();
     std::shared_ptr<const StepReader> reader;
     {
@@ -130,7 +130,9 @@ class CheckpointManager::Impl {
     RestoreStatistics statistics;
     statistics.step = *step;
     statistics.thread_count = effective_thread_count(0);
-    Tree tree = STEPSTONE_TRY(read_tree(*reader, kDefaultItem, target, &statistics));
+    Tree tree = STEPSTONE_TRY(
+        STEPSTONE_TRY(restore_item(*reader, kDefaultItem, args, registry_, &statistics))
+            .get<Tree>());
     // A callback may take its time; the store can be closed meanwhile.
     reader.reset();
     statistics.total_s = seconds_between(begun, Clock::now());
@@ -333,6 +335,7 @@ class CheckpointManager::Impl {
 
   const std::filesystem::path directory_;
   const CheckpointManagerOptions options_;
+  const HandlerRegistry registry_ = HandlerRegistry::defaults();
   std::mutex call_mutex_;
   std::unique_ptr<Store> store_;
   StagingPool staging_;
@@ -384,7 +387,7 @@ Result<std::unique_ptr<CheckpointManager>> CheckpointManager::open(
 Result<bool> CheckpointManager::save(std::uint64_t step, const args::StandardSave& args,
                                      const SaveOptions& options) {
   try {
-    return impl_->save(step, args.item, options);
+    return impl_->save(step, args, options);
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, fmt::format("step {}: out of memory", step));
   }
@@ -401,7 +404,7 @@ bool CheckpointManager::is_saving_in_progress() const { return impl_->is_saving_
 Result<Tree> CheckpointManager::restore(std::optional<std::uint64_t> step,
                                         const args::StandardRestore& args) {
   try {
-    return impl_->restore(step, args.item ? &*args.item : nullptr);
+    return impl_->restore(step, args);
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, "restore: out of memory");
   }

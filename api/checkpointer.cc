@@ -2,8 +2,7 @@
 
 #include <new>
 
-#include "api/tree_plan.h"
-#include "api/tree_reader.h"
+#include "api/checkpoint_plan.h"
 #include "engine/store.h"
 
 namespace stepstone {
@@ -20,10 +19,12 @@ Result<void> check_is_single(const std::filesystem::path& path,
               path.string() + " holds a run of steps: use a CheckpointManager there");
 }
 
-Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree,
+Result<void> save_checkpoint(const std::filesystem::path& path, const args::CheckpointArgs& args,
                              const Checkpointer::SaveOptions& options) {
   // Before anything is created at the path.
-  STEPSTONE_TRY_CONTEXT(check_tree(tree), path.string());
+  CheckpointPlan plan = STEPSTONE_TRY_CONTEXT(
+      CheckpointPlan::make(kOnlyStep, args, HandlerRegistry::defaults(), options.storage),
+      path.string());
   const auto store = STEPSTONE_TRY(Store::open(path, {.create_if_missing = true}));
   const std::vector<std::uint64_t> steps = store->steps();
   STEPSTONE_TRY(check_is_single(path, steps));
@@ -35,13 +36,15 @@ Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree
       STEPSTONE_TRY(store->begin_save(kOnlyStep, {.overwrite = options.force,
                                                   .share = options.storage.share,
                                                   .compression = options.storage.compression}));
-  STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree, options.storage.compression_rules));
+  STEPSTONE_TRY(plan.put(*writer));
+  STEPSTONE_TRY(plan.run_background(*writer));
   STEPSTONE_TRY(writer->commit());
   writer.reset();
   return store->close();
 }
 
-Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* target) {
+Result<Tree> restore_checkpoint(const std::filesystem::path& path,
+                                const args::CheckpointArgs& args) {
   const auto store = STEPSTONE_TRY(Store::open(path, {.read_only = true}));
   const std::vector<std::uint64_t> steps = store->steps();
   if (steps.empty()) {
@@ -49,7 +52,8 @@ Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* t
   }
   STEPSTONE_TRY(check_is_single(path, steps));
   const auto reader = STEPSTONE_TRY(store->read_step(kOnlyStep));
-  return read_tree(*reader, kDefaultItem, target);
+  return STEPSTONE_TRY(restore_item(*reader, kDefaultItem, args, HandlerRegistry::defaults()))
+      .get<Tree>();
 }
 
 }  // namespace
@@ -57,7 +61,7 @@ Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* t
 Result<void> Checkpointer::save(const std::filesystem::path& path, const args::StandardSave& args,
                                 const SaveOptions& options) const {
   try {
-    return save_checkpoint(path, args.item, options);
+    return save_checkpoint(path, args, options);
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, path.string() + ": out of memory");
   }
@@ -66,7 +70,7 @@ Result<void> Checkpointer::save(const std::filesystem::path& path, const args::S
 Result<Tree> Checkpointer::restore(const std::filesystem::path& path,
                                    const args::StandardRestore& args) const {
   try {
-    return restore_checkpoint(path, args.item ? &*args.item : nullptr);
+    return restore_checkpoint(path, args);
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, path.string() + ": out of memory");
   }

@@ -88,6 +88,10 @@ struct LeafDescriber {
     return fail(ErrorCode::kInvalidArgument,
                 "an abstract array has no bytes to save; it is for restore targets");
   }
+  Result<LeafDescription> operator()(const Placeholder& /*placeholder*/) const {
+    return fail(ErrorCode::kInvalidArgument,
+                "a placeholder has no value to save; it is for restore targets");
+  }
   Result<LeafDescription> operator()(bool value) const {
     return describe_bytes(LeafKind::kBool, std::string(1, value ? '\1' : '\0'));
   }
@@ -208,7 +212,7 @@ void copy_range(const Array& array, std::uint64_t offset, std::span<std::byte> d
 
 }  // namespace
 
-Result<TreePlan> TreePlan::make(const Tree& tree) {
+Result<TreePlan> TreePlan::make(const Tree& tree, const PerLeaf<SaveArgs>& /*save_args*/) {
   Flattener flat;
   STEPSTONE_TRY(flat.flatten(tree));
   TreePlan plan;
@@ -241,10 +245,10 @@ std::optional<Compression> rule_for(const std::string& encoded_path,
 
 }  // namespace
 
-Result<void> TreePlan::put(StepWriter& writer, std::string_view item,
-                           const std::vector<CompressionRule>& rules) {
-  STEPSTONE_TRY(
-      writer.put_item(std::string(item), std::string(kStandardHandler), std::move(structure_)));
+Result<void> TreePlan::put(StepWriter& writer, std::string_view item, std::string_view handler,
+                           const std::vector<CompressionRule>& rules, std::string custom_metadata) {
+  STEPSTONE_TRY(writer.put_item(std::string(item), std::string(handler), std::move(structure_),
+                                std::move(custom_metadata)));
   for (PlannedLeaf& leaf : leaves_) {
     if (!rules.empty()) leaf.info.compression = rule_for(leaf.encoded_path, rules);
     STEPSTONE_TRY(writer.put_leaf(item, std::move(leaf.encoded_path), std::move(leaf.info),
@@ -254,12 +258,16 @@ Result<void> TreePlan::put(StepWriter& writer, std::string_view item,
   return {};
 }
 
-Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
+Result<std::uint64_t> TreePlan::stage(std::span<TreePlan* const> plans, StagingPool& pool) {
+  std::vector<std::shared_ptr<ArraySource>> borrowed;
+  for (const TreePlan* const plan : plans) {
+    borrowed.insert(borrowed.end(), plan->borrowed_.begin(), plan->borrowed_.end());
+  }
   std::vector<std::uint64_t> offsets;
-  offsets.reserve(borrowed_.size());
+  offsets.reserve(borrowed.size());
   std::uint64_t end = 0;
   std::uint64_t copied_bytes = 0;
-  for (const auto& source : borrowed_) {
+  for (const auto& source : borrowed) {
     constexpr std::uint64_t kAlignment = StagingPool::kAlignmentBytes;
     const std::uint64_t size = source->array().size_bytes();
     // An array that repeats its elements can have any size.
@@ -278,7 +286,7 @@ Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
     auto index = static_cast<std::size_t>(std::upper_bound(offsets.begin(), offsets.end(), begin) -
                                           offsets.begin() - 1);
     for (; index < offsets.size() && offsets[index] < stop; ++index) {
-      const Array& array = borrowed_[index]->array();
+      const Array& array = borrowed[index]->array();
       const std::uint64_t from = std::max(begin, offsets[index]);
       const std::uint64_t to = std::min(stop, offsets[index] + array.size_bytes());
       if (from >= to) continue;
@@ -288,21 +296,16 @@ Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
     }
     return {};
   }));
-  for (std::size_t i = 0; i < borrowed_.size(); ++i) borrowed_[i]->stage(copy, offsets[i]);
-  borrowed_.clear();
+  for (std::size_t i = 0; i < borrowed.size(); ++i) borrowed[i]->stage(copy, offsets[i]);
+  for (TreePlan* const plan : plans) plan->borrowed_.clear();
   return copied_bytes;
-}
-
-Result<void> check_tree(const Tree& tree) {
-  STEPSTONE_TRY(TreePlan::make(tree));
-  return {};
 }
 
 Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree,
                       const std::vector<CompressionRule>& rules) {
   TreePlan plan =
       STEPSTONE_TRY_CONTEXT(TreePlan::make(tree), fmt::format("item '{}'", printable(item)));
-  return plan.put(writer, item, rules);
+  return plan.put(writer, item, "standard", rules);
 }
 
 }  // namespace stepstone

@@ -200,6 +200,7 @@ std::string describe(const Leaf& leaf) {
       return fmt::format("an array {} {}", to_string(array.dtype), to_string(array.shape));
     }
     std::string operator()(const None& /*none*/) const { return "None"; }
+    std::string operator()(const Placeholder& /*leaf*/) const { return "a placeholder"; }
     std::string operator()(bool /*value*/) const { return "a bool"; }
     std::string operator()(std::int64_t /*value*/) const { return "an int"; }
     std::string operator()(const BigInteger& /*value*/) const { return "a big int"; }
@@ -337,23 +338,29 @@ class Fitter {
 
 }  // namespace
 
-Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target,
-                       RestoreStatistics* statistics) {
+Result<Tree> read_tree(const StepReader& reader, std::string_view item,
+                       const args::PyTreeRestore& args, RestoreStatistics* statistics) {
+  const Tree* const target = args.item ? &*args.item : nullptr;
   const auto begun = std::chrono::steady_clock::now();
   TreeReader tree_reader(reader, item);
   Tree stored = STEPSTONE_TRY(tree_reader.read());
   if (statistics != nullptr) {
-    statistics->size_bytes = tree_reader.size_bytes();
-    statistics->leaf_count = tree_reader.leaf_count();
-    statistics->read_s = seconds_since(begun);
+    statistics->size_bytes += tree_reader.size_bytes();
+    statistics->leaf_count += tree_reader.leaf_count();
+    statistics->read_s += seconds_since(begun);
   }
   if (target == nullptr) return stored;
   const auto read = std::chrono::steady_clock::now();
   Result<Tree> fitted =
       Fitter().fit(std::move(stored), *target,
                    fmt::format("step {} item '{}'", reader.record().save.step, printable(item)));
-  if (statistics != nullptr) statistics->cast_s = seconds_since(read);
+  if (statistics != nullptr) statistics->cast_s += seconds_since(read);
   return fitted;
+}
+
+Result<ItemMetadata> read_metadata(const StepReader& reader, std::string_view item) {
+  const ItemRecord record = STEPSTONE_TRY(reader.read_item(item));
+  return ItemMetadata{.handler = record.handler};
 }
 
 }  // namespace stepstone
