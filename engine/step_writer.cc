@@ -61,7 +61,7 @@ class StepWriter::Impl {
  public:
   Impl(std::shared_ptr<StoreImpl> store, SaveId save, SaveOptions options)
       : store_(std::move(store)), save_(save), options_(std::move(options)) {
-    started_unix_ns_ = unix_time_ns();
+    started_unix_ns_ = options_.started_unix_ns.value_or(unix_time_ns());
   }
   ~Impl();
   Impl(const Impl&) = delete;
@@ -71,7 +71,7 @@ class StepWriter::Impl {
   Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
                         std::shared_ptr<const LeafSource> source);
   void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
-  Result<StepRecord> commit(std::span<const std::uint64_t> retire);
+  Result<StepRecord> commit(const ChooseRetired& choose_retired);
   const SaveCounters& counters() const { return counters_; }
 
  private:
@@ -303,7 +303,7 @@ StepRecord StepWriter::Impl::step_record() const {
   return record;
 }
 
-Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retire) {
+Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired) {
   if (is_begun_) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: commit() was called before", save_.step));
@@ -335,7 +335,7 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
 
   // A commit that fails on the way leaves unknown whether the step exists, so that its files must
   // not be given up: the next open finds out.
-  Result<StepRecord> committed = store_->commit(&addition, retire);
+  Result<StepRecord> committed = store_->commit(&addition, choose_retired);
   is_settled_ = committed.has_value() || !store_->check_writable();
   base_.reset();
   counters_.size_bytes = size_bytes_;
@@ -596,7 +596,11 @@ void StepWriter::on_progress(Progress::Callback callback) {
 }
 
 Result<StepRecord> StepWriter::commit(std::span<const std::uint64_t> retire) {
-  return impl_->commit(retire);
+  return impl_->commit([&] { return std::vector<std::uint64_t>(retire.begin(), retire.end()); });
+}
+
+Result<StepRecord> StepWriter::commit_choosing(const ChooseRetired& choose) {
+  return impl_->commit(choose);
 }
 
 const SaveCounters& StepWriter::counters() const { return impl_->counters(); }

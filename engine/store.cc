@@ -74,6 +74,19 @@ std::optional<std::uint64_t> Store::latest_step() const {
   return all.back();
 }
 
+std::vector<SaveId> Store::saves() const {
+  return impl_ == nullptr ? std::vector<SaveId>() : impl_->registry().visible_saves();
+}
+
+std::string Store::custom_metadata() const {
+  return impl_ == nullptr ? std::string() : impl_->custom_metadata();
+}
+
+Result<void> Store::set_custom_metadata(const std::string& json) {
+  if (impl_ == nullptr) return closed();
+  return impl_->set_custom_metadata(json);
+}
+
 Result<StepRecord> Store::step_record(std::uint64_t step) const {
   if (impl_ == nullptr) return closed();
   std::optional<VisibleStep> found = impl_->registry().find(step);

@@ -49,9 +49,15 @@ struct SaveOptions {
   // Damage to what is shared is damage to all that share it.
   bool share = true;
   Compression compression = Compression::kAuto;
-  std::string metrics;          // JSON text, or empty.
-  std::string custom_metadata;  // JSON text, or empty.
+  std::string metrics;                          // JSON text, or empty.
+  std::string custom_metadata;                  // JSON text, or empty.
+  std::optional<std::int64_t> started_unix_ns;  // To be recorded; nullopt: now.
 };
+
+// Which steps a commit is to make invisible: asked just before it, while no other commit can come
+// between, so that it may look at the steps there are. It must not wait for the store. An error is
+// the commit's.
+using ChooseRetired = std::function<Result<std::vector<std::uint64_t>>()>;
 
 // What a save did.
 struct SaveCounters {
@@ -130,6 +136,8 @@ class Store {
   // Visible steps, ascending.
   std::vector<std::uint64_t> steps() const;
   std::optional<std::uint64_t> latest_step() const;
+  // The saves of the visible steps, ascending: another save of a step has another generation.
+  std::vector<SaveId> saves() const;
   // kNotFound: names the steps there are.
   Result<StepRecord> step_record(std::uint64_t step) const;
 
@@ -146,6 +154,12 @@ class Store {
   // Makes the steps invisible, durably and all in one commit; their space is freed in the
   // background. kNotFound: one is not there; none was retired. kReadOnly, kClosed, kIo, kNoSpace.
   Result<void> retire(std::span<const std::uint64_t> steps);
+
+  // JSON text about the store as a whole, empty until it is set.
+  std::string custom_metadata() const;
+  // Sets it, durably. kLimit: over limits::kStoreMetadataSizeBytesMax. kReadOnly, kClosed, kIo,
+  // kNoSpace.
+  Result<void> set_custom_metadata(const std::string& json);
 
   // Waits until everything retired so far, and not held by a reader or shared with a step that is
   // there, has been deleted, but for what is not worth rewriting a file.
@@ -205,6 +219,8 @@ class StepWriter {
   // opened again, and then shows the step or not, whole. To be called once. kMismatch: an item's
   // leaves are not those of its structure. kAlreadyExists: someone else saved the step meanwhile.
   Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
+  // The same, with the steps to make invisible chosen at the last moment.
+  Result<StepRecord> commit_choosing(const ChooseRetired& choose);
 
   // Of a commit() that has returned.
   const SaveCounters& counters() const;
@@ -240,6 +256,12 @@ class StepReader {
   StepReader& operator=(const StepReader&) = delete;
 
   const StepRecord& record() const;
+
+  // Opens all files that hold the step, so that they stay readable for as long as the Store is
+  // there, even when another process, which writes to the store, retires the step and deletes them.
+  // A Store that is open for writing needs it not. kNotFound: some are gone already, and the step
+  // with them. kIo.
+  Result<void> hold_files() const;
 
   Result<ItemRecord> read_item(std::string_view item) const;
 

@@ -80,7 +80,7 @@ void compare(
 
 std::size_t count_if(const History& history, const std::function<bool(std::size_t)>& holds) {
   std::size_t count = 0;
-  for (std::size_t i = 0; i < history.size(); ++i) count += holds(i) ? 1 : 0;
+  for (std::size_t i = 0; i < history.size(); ++i) count += holds(i) ? 1U : 0U;
   return count;
 }
 
