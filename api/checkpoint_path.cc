@@ -8,7 +8,7 @@ namespace {
 
 bool is_store(const std::filesystem::path& path) {
   std::error_code error;
-  return std::filesystem::exists(path / "HEAD", error);
+  return std::filesystem::is_regular_file(path / "HEAD", error);
 }
 
 // Without a slash at the end, and with all the directories above.
@@ -59,9 +59,10 @@ Result<void> check_is_single(const std::filesystem::path& path,
 
 Result<OpenCheckpoint> open_checkpoint(const std::filesystem::path& path) {
   CheckpointPath resolved = resolve_checkpoint_path(path);
-  OpenCheckpoint open;
-  open.store = STEPSTONE_TRY(Store::open(resolved.store, {.read_only = true}));
-  open.item = std::move(resolved.item);
+  OpenCheckpoint open{
+      .store = STEPSTONE_TRY(SharedStore::open(resolved.store, {.read_only = true})),
+      .reader = nullptr,
+      .item = std::move(resolved.item)};
   const std::vector<std::uint64_t> steps = open.store->steps();
   if (!resolved.step) {
     if (steps.empty()) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/shared_store.h"
 #include "engine/store.h"
 
 namespace stepstone {
@@ -33,9 +34,10 @@ std::optional<std::uint64_t> step_of_name(std::string_view name);
 // above, and a path with none above is returned as it is.
 CheckpointPath resolve_checkpoint_path(const std::filesystem::path& path);
 
-// A checkpoint that is open for reading. `reader` goes first: it holds `store` open.
+// A checkpoint that is open for reading, in the store that this process has open already if there
+// is one. `reader` goes first: it holds `store` open.
 struct OpenCheckpoint {
-  std::unique_ptr<Store> store;
+  SharedStore store;
   std::shared_ptr<const StepReader> reader;
   std::optional<std::string> item;  // Of the path.
 };

@@ -62,6 +62,8 @@ std::filesystem::path Store::directory() const {
 
 bool Store::is_read_only() const { return impl_ == nullptr || impl_->options().read_only; }
 
+bool Store::is_current() const { return impl_ == nullptr || !impl_->was_changed_by_writer(); }
+
 std::vector<std::uint64_t> Store::steps() const {
   return impl_ == nullptr ? std::vector<std::uint64_t>() : impl_->registry().steps();
 }

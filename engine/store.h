@@ -123,6 +123,9 @@ class Store {
 
   std::filesystem::path directory() const;
   bool is_read_only() const;
+  // Whether this shows all that has been committed: false when a store that was opened read-only
+  // has been written to since, or its files may have been moved. One small read.
+  bool is_current() const;
 
   // Visible steps, ascending.
   std::vector<std::uint64_t> steps() const;
