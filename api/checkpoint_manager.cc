@@ -96,9 +96,9 @@ Result<RootMetadata> CheckpointManager::metadata() const {
   return guarded([&] { return impl_->metadata(); }, "metadata");
 }
 
-Result<std::map<std::string, ItemMetadata>> CheckpointManager::item_metadata(
+Result<std::vector<std::pair<std::string, ItemMetadata>>> CheckpointManager::item_metadata(
     std::uint64_t step) const {
-  return guarded([&] { return impl_->item_metadata(step); }, name_of(step));
+  return STEPSTONE_TRY(metadata(step)).items;
 }
 
 Result<std::optional<Tree>> CheckpointManager::metrics(std::uint64_t step) const {

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "args.h"
@@ -16,16 +16,6 @@
 #include "statistics.h"
 
 namespace stepstone {
-
-struct StepMetadata {
-  std::uint64_t step = 0;
-  std::map<std::string, ItemMetadata> items;
-  std::optional<Tree> metrics;
-  std::optional<Tree> custom_metadata;
-  std::chrono::system_clock::time_point started;    // When save() was called.
-  std::chrono::system_clock::time_point committed;  // When the step became durable.
-  std::uint64_t size_bytes = 0;                     // Of all leaves.
-};
 
 struct RootMetadata {
   std::optional<Tree> custom_metadata;
@@ -124,7 +114,8 @@ class CheckpointManager {
   // Reads no arrays. kNotFound, kCorrupt, kIo, kClosed.
   Result<StepMetadata> metadata(std::uint64_t step) const;
   Result<RootMetadata> metadata() const;  // kClosed.
-  Result<std::map<std::string, ItemMetadata>> item_metadata(std::uint64_t step) const;
+  // By name; the one object is "default".
+  Result<std::vector<std::pair<std::string, ItemMetadata>>> item_metadata(std::uint64_t step) const;
   // nullopt: it was saved without. kNotFound, kClosed.
   Result<std::optional<Tree>> metrics(std::uint64_t step) const;
 

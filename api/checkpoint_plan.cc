@@ -6,6 +6,7 @@
 #include <exception>
 #include <new>
 
+#include "api/json.h"
 #include "api/tree_plan.h"
 #include "format/limits.h"
 
@@ -32,12 +33,22 @@ auto guarded(const AnyCheckpointHandler& handler, Call call) -> decltype(call())
   }
 }
 
-// Objects that only one kind of arguments is for need not be wrapped in them.
-AnyValue with_arguments(const AnyValue& value) {
-  if (const auto* const tree = value.get_if<Tree>()) return args::StandardSave(*tree);
-  if (const auto* const array = value.get_if<Array>()) return args::ArraySave(*array);
-  if (const auto* const message = value.get_if<ProtoMessage>()) return args::ProtoSave(*message);
-  if (const auto* const key = value.get_if<RandomKey>()) return args::RandomKeySave(*key);
+// An object without arguments around it gets those of the handler that would save it.
+AnyValue with_arguments(const AnyValue& value, std::string_view item,
+                        const HandlerRegistry& registry) {
+  std::vector<AnyValue> candidates;
+  if (const auto* const tree = value.get_if<Tree>()) {
+    candidates = {args::StandardSave(*tree), args::PyTreeSave(*tree), args::JsonSave(*tree)};
+  } else if (const auto* const array = value.get_if<Array>()) {
+    candidates = {args::ArraySave(*array)};
+  } else if (const auto* const message = value.get_if<ProtoMessage>()) {
+    candidates = {args::ProtoSave(*message)};
+  } else if (const auto* const key = value.get_if<RandomKey>()) {
+    candidates = {args::RandomKeySave(*key)};
+  }
+  for (AnyValue& candidate : candidates) {
+    if (registry.for_save(item, candidate)) return std::move(candidate);
+  }
   return value;
 }
 
@@ -111,7 +122,7 @@ Result<CheckpointPlan> CheckpointPlan::make(std::uint64_t step, const args::Chec
                   fmt::format("{}: a name has 1 to {} bytes", item_name(step, name),
                               limits::kNameSizeBytesMax));
     }
-    const AnyValue save_args = with_arguments(value);
+    const AnyValue save_args = with_arguments(value, name, registry);
     plan.items_.push_back(
         {STEPSTONE_TRY_CONTEXT(registry.for_save(name, save_args), item_name(step, name)),
          ItemWriter(step, name), BackgroundSave()});
@@ -210,6 +221,42 @@ Result<ItemMetadata> item_metadata(const StepReader& reader, std::string_view it
   const auto handler = registry.for_restore(item, {}, recorded);
   if (!handler) return item_reader.metadata();
   return guarded(**handler, [&] { return (*handler)->metadata(item_reader); });
+}
+
+const ItemMetadata* StepMetadata::find(std::string_view item) const {
+  for (const auto& [name, metadata] : items) {
+    if (name == item) return &metadata;
+  }
+  return nullptr;
+}
+
+Result<StepMetadata> step_metadata(const StepReader& reader, const HandlerRegistry& registry,
+                                   const std::optional<std::string>& only_item) {
+  const StepRecord& record = reader.record();
+  StepMetadata metadata{.step = record.save.step,
+                        .items = {},
+                        .metrics = {},
+                        .custom_metadata = {},
+                        .init_timestamp_ns = record.started_unix_ns,
+                        .commit_timestamp_ns = record.committed_unix_ns,
+                        .size_bytes = record.size_bytes};
+  const auto json = [&](const std::string& text, std::string_view what) -> Result<Tree> {
+    if (text.empty()) return Tree();
+    return STEPSTONE_TRY_CONTEXT(from_json(text), fmt::format("step {} {}", metadata.step, what));
+  };
+  metadata.metrics = STEPSTONE_TRY(json(record.metrics, "metrics"));
+  metadata.custom_metadata = STEPSTONE_TRY(json(record.custom_metadata, "custom metadata"));
+  std::vector<std::string> names;
+  if (only_item) {
+    names.push_back(*only_item);
+  } else {
+    for (const ItemSummary& item : record.items) names.push_back(item.name);
+  }
+  for (std::string& name : names) {
+    ItemMetadata item = STEPSTONE_TRY(item_metadata(reader, name, registry));
+    metadata.items.emplace_back(std::move(name), std::move(item));
+  }
+  return metadata;
 }
 
 }  // namespace stepstone

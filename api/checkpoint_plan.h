@@ -81,4 +81,8 @@ Result<args::Composite> restore_items(const StepReader& reader, const args::Comp
 Result<ItemMetadata> item_metadata(const StepReader& reader, std::string_view item,
                                    const HandlerRegistry& registry);
 
+// Of all items, or of the one that is named.
+Result<StepMetadata> step_metadata(const StepReader& reader, const HandlerRegistry& registry,
+                                   const std::optional<std::string>& only_item = std::nullopt);
+
 }  // namespace stepstone

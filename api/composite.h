@@ -17,6 +17,7 @@ namespace stepstone::args {
 //   args::Composite({{"state", args::StandardSave(state)}, {"metadata", args::JsonSave(metadata)}})
 //   Result<Tree> state = restored.get<Tree>("state");
 //
+// In a save, a Tree, Array, ProtoMessage or RandomKey may stand there without arguments around it.
 // In a restore, a name without a value (`{"metadata", {}}`) is restored as it was saved. A value
 // type.
 class Composite {

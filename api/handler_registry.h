@@ -37,8 +37,7 @@ class HandlerRegistry {
     return add(std::move(item), std::make_shared<const Handler>(std::move(handler)));
   }
 
-  // For a save. A Tree, Array, ProtoMessage or RandomKey without arguments around it, is resolved
-  // by wrap() first. kInvalidArgument: no handler takes these arguments.
+  // For a save. kInvalidArgument: no handler takes these arguments.
   Result<std::shared_ptr<const AnyCheckpointHandler>> for_save(std::string_view item,
                                                                const AnyValue& save_args) const;
   // For a restore of an item that a handler named `recorded` saved; `restore_args` may hold

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tree.h"
@@ -35,6 +37,19 @@ struct ItemMetadata {
   std::uint64_t stored_bytes = 0;
 
   bool operator==(const ItemMetadata&) const = default;
+};
+
+struct StepMetadata {
+  std::uint64_t step = 0;
+  std::vector<std::pair<std::string, ItemMetadata>> items;  // By name.
+  Tree metrics;                                             // None: it was saved without.
+  Tree custom_metadata;                                     // None: it was saved without.
+  std::int64_t init_timestamp_ns = 0;  // When the save began and was committed, since 1970.
+  std::int64_t commit_timestamp_ns = 0;
+  std::uint64_t size_bytes = 0;  // Of all leaves.
+
+  // Null: there is no such item. Valid as long as this.
+  const ItemMetadata* find(std::string_view item) const;
 };
 
 }  // namespace stepstone

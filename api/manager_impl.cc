@@ -14,12 +14,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::chrono::system_clock::time_point time_of(std::int64_t unix_ns) {
-  return std::chrono::system_clock::time_point(
-      std::chrono::duration_cast<std::chrono::system_clock::duration>(
-          std::chrono::nanoseconds(unix_ns)));
-}
-
 Result<std::optional<Tree>> parsed(const std::string& json, const std::string& what) {
   if (json.empty()) return std::optional<Tree>();
   return std::optional<Tree>(STEPSTONE_TRY_CONTEXT(from_json(json), what));
@@ -139,21 +133,17 @@ Result<std::optional<Tree>> CheckpointManager::Impl::metrics(std::uint64_t step)
 }
 
 Result<StepMetadata> CheckpointManager::Impl::metadata(std::uint64_t step) {
-  StepMetadata metadata;
-  metadata.metrics = STEPSTONE_TRY(metrics(step));
-  metadata.items = STEPSTONE_TRY(item_metadata(step));
-  StepRecord record;
+  std::shared_ptr<const StepReader> reader;
   {
     const std::scoped_lock lock(state_mutex_);
     STEPSTONE_TRY(check_open());
-    record = STEPSTONE_TRY(store_->step_record(step));
+    reader = STEPSTONE_TRY(store_->read_step(step));
   }
-  metadata.step = step;
-  metadata.custom_metadata =
-      STEPSTONE_TRY(parsed(record.custom_metadata, fmt::format("step {}: custom_metadata", step)));
-  metadata.started = time_of(record.started_unix_ns);
-  metadata.committed = time_of(record.committed_unix_ns);
-  metadata.size_bytes = record.size_bytes;
+  StepMetadata metadata = STEPSTONE_TRY(step_metadata(*reader, setup_.registry));
+  settle_mode(!is_single_item(reader->record()));
+  if (options_.prevent_write_metrics) {
+    metadata.metrics = STEPSTONE_TRY(metrics(step)).value_or(Tree());
+  }
   return metadata;
 }
 
@@ -166,22 +156,6 @@ Result<RootMetadata> CheckpointManager::Impl::metadata() {
   }
   if (json.empty()) json = setup_.root_metadata;
   return RootMetadata{STEPSTONE_TRY(parsed(json, "metadata of the run"))};
-}
-
-Result<std::map<std::string, ItemMetadata>> CheckpointManager::Impl::item_metadata(
-    std::uint64_t step) {
-  std::shared_ptr<const StepReader> reader;
-  {
-    const std::scoped_lock lock(state_mutex_);
-    STEPSTONE_TRY(check_open());
-    reader = STEPSTONE_TRY(store_->read_step(step));
-  }
-  std::map<std::string, ItemMetadata> items;
-  for (const ItemSummary& item : reader->record().items) {
-    items[item.name] = STEPSTONE_TRY(stepstone::item_metadata(*reader, item.name, setup_.registry));
-  }
-  settle_mode(!is_single_item(reader->record()));
-  return items;
 }
 
 Result<void> CheckpointManager::Impl::reload() {

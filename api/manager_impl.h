@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -50,7 +49,6 @@ class CheckpointManager::Impl {
 
   Result<StepMetadata> metadata(std::uint64_t step);
   Result<RootMetadata> metadata();
-  Result<std::map<std::string, ItemMetadata>> item_metadata(std::uint64_t step);
   Result<std::optional<Tree>> metrics(std::uint64_t step);
 
   Result<void> reload();

@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 
+#include "api/cast_source.h"
 #include "api/leaf_bytes.h"
 #include "format/limits.h"
 
@@ -73,6 +74,8 @@ LeafDescription describe_bytes(LeafKind kind, std::string bytes) {
 }
 
 struct LeafDescriber {
+  const SaveArgs& save_args;
+
   Result<LeafDescription> operator()(const None& /*none*/) const {
     return describe_bytes(LeafKind::kNone, {});
   }
@@ -82,7 +85,17 @@ struct LeafDescriber {
                   .shape = array.shape(),
                   .size_bytes = array.size_bytes()};
     auto source = std::make_shared<ArraySource>(array);
-    return LeafDescription{std::move(info), source, array.is_borrowed() ? source : nullptr};
+    auto borrowed = array.is_borrowed() ? source : nullptr;
+    const DType to = save_args.dtype.value_or(array.dtype());
+    if (to == array.dtype()) return LeafDescription{std::move(info), source, std::move(borrowed)};
+    STEPSTONE_TRY(check_cast(array.dtype(), to, save_args.allow_lossy_cast));
+    info.dtype = to;
+    info.size_bytes = STEPSTONE_TRY(array_size_bytes(to, array.shape()));
+    return LeafDescription{
+        std::move(info),
+        std::make_shared<CastSource>(source, array.dtype(), to, array.element_count(),
+                                     save_args.allow_lossy_cast),
+        std::move(borrowed)};
   }
   Result<LeafDescription> operator()(const AbstractArray& /*array*/) const {
     return fail(ErrorCode::kInvalidArgument,
@@ -210,17 +223,40 @@ void copy_range(const Array& array, std::uint64_t offset, std::span<std::byte> d
   }
 }
 
+// Those of one leaf; the defaults where there are none.
+Result<SaveArgs> args_of(const std::string& encoded_path, const PerLeaf<SaveArgs>& save_args) {
+  if (save_args.empty()) return SaveArgs();
+  const LeafPath path = STEPSTONE_TRY(decode_path(encoded_path));
+  const SaveArgs* const found = save_args.find(path, to_text(path));
+  return found == nullptr ? SaveArgs() : *found;
+}
+
+// Whoever names a node that is not there has mistyped it.
+Result<void> check_paths(const PerLeaf<SaveArgs>& save_args, const Tree& tree) {
+  for (const auto& entry : save_args.entries()) {
+    if (!entry.where.pattern.empty() || tree.find(entry.where.path) != nullptr) continue;
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("there is no '{}' in the tree", to_text(entry.where.path)));
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<TreePlan> TreePlan::make(const Tree& tree, const PerLeaf<SaveArgs>& /*save_args*/) {
+Result<TreePlan> TreePlan::make(const Tree& tree, const PerLeaf<SaveArgs>& save_args) {
+  STEPSTONE_TRY_CONTEXT(check_paths(save_args, tree), "save_args");
   Flattener flat;
   STEPSTONE_TRY(flat.flatten(tree));
   TreePlan plan;
   plan.leaves_.reserve(flat.leaves().size());
   for (Flattener::FlatLeaf& leaf : flat.leaves()) {
+    const SaveArgs how = STEPSTONE_TRY(args_of(leaf.encoded_path, save_args));
     LeafDescription described = STEPSTONE_TRY_CONTEXT(
-        std::visit(LeafDescriber{}, *leaf.leaf),
+        std::visit(LeafDescriber{how}, *leaf.leaf),
         fmt::format("leaf '{}'", to_text(std::string_view(leaf.encoded_path))));
+    described.info.compression = how.compression;
+    described.info.chunk_size_bytes = how.chunk_size_bytes;
+    described.info.share = how.share.value_or(true);
     plan.size_bytes_ += described.info.size_bytes;
     if (described.borrowed != nullptr) plan.borrowed_.push_back(std::move(described.borrowed));
     plan.leaves_.push_back(
@@ -250,7 +286,9 @@ Result<void> TreePlan::put(StepWriter& writer, std::string_view item, std::strin
   STEPSTONE_TRY(writer.put_item(std::string(item), std::string(handler), std::move(structure_),
                                 std::move(custom_metadata)));
   for (PlannedLeaf& leaf : leaves_) {
-    if (!rules.empty()) leaf.info.compression = rule_for(leaf.encoded_path, rules);
+    if (!rules.empty() && !leaf.info.compression) {
+      leaf.info.compression = rule_for(leaf.encoded_path, rules);
+    }
     STEPSTONE_TRY(writer.put_leaf(item, std::move(leaf.encoded_path), std::move(leaf.info),
                                   std::move(leaf.source)));
   }

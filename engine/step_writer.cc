@@ -51,6 +51,15 @@ bool is_in_base(const PlannedLeaf& leaf, std::uint32_t chunk) {
          leaf.base->record.hashes[chunk] == leaf.record.hashes[chunk];
 }
 
+Result<void> check_chunk_size(std::uint32_t size_bytes) {
+  if (size_bytes >= limits::kChunkSizeBytesMin && size_bytes <= limits::kChunkSizeBytesMax) {
+    return {};
+  }
+  return fail(ErrorCode::kLimit,
+              fmt::format("a chunk size of {} bytes is not between {} and {}", size_bytes,
+                          limits::kChunkSizeBytesMin, limits::kChunkSizeBytesMax));
+}
+
 std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -169,15 +178,18 @@ Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encod
   leaf.record.dtype = info.dtype;
   leaf.record.shape = std::move(info.shape);
   leaf.record.size_bytes = info.size_bytes;
-  leaf.record.chunk_size_bytes = options_.chunk_size_bytes;
+  const std::uint32_t chunk_size = info.chunk_size_bytes.value_or(options_.chunk_size_bytes);
+  STEPSTONE_TRY_CONTEXT(check_chunk_size(chunk_size), leaf_name_of(leaf));
+  leaf.record.chunk_size_bytes = chunk_size;
   leaf.compression = info.compression.value_or(options_.compression);
-  const std::uint64_t chunk_count = info.size_bytes / options_.chunk_size_bytes +
-                                    (info.size_bytes % options_.chunk_size_bytes != 0 ? 1 : 0);
+  leaf.is_shareable = info.share;
+  const std::uint64_t chunk_count =
+      info.size_bytes / chunk_size + (info.size_bytes % chunk_size != 0 ? 1 : 0);
   if (chunk_count > limits::kChunksPerLeafMax) {
     return fail(
         ErrorCode::kLimit,
         fmt::format("{}: {} chunks of {} bytes are over the limit of {} chunks", leaf_name_of(leaf),
-                    chunk_count, options_.chunk_size_bytes, limits::kChunksPerLeafMax));
+                    chunk_count, chunk_size, limits::kChunksPerLeafMax));
   }
   leaf.record.hashes.resize(static_cast<std::size_t>(chunk_count));
   leaf.is_inline = info.size_bytes <= kInlineSizeBytes && chunk_count <= 1;
@@ -452,7 +464,7 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
 }
 
 Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
-  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  std::vector<std::byte> scratch;
   ChunkEncoder encoder;
   // The leaf that chunk run.begin belongs to.
   auto index = static_cast<std::size_t>(
@@ -462,6 +474,7 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
     PlannedLeaf& leaf = leaves_[index];
     const std::uint64_t first = first_chunks_[index];
     const std::uint64_t end = std::min<std::uint64_t>(run.end, first + leaf.planned_chunk_count());
+    scratch.resize(leaf.record.chunk_size_bytes);
     for (; at < end; ++at) {
       const auto chunk = static_cast<std::uint32_t>(at - first);
       const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
@@ -555,8 +568,9 @@ Result<void> StepWriter::Impl::write_records(
 
 Result<void> StepWriter::Impl::write_small(StoreImpl::Addition& addition) {
   addition.record.placement = Placement::kSmall;
-  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  std::vector<std::byte> scratch;
   for (PlannedLeaf& leaf : leaves_) {
+    scratch.resize(leaf.record.chunk_size_bytes);
     for (std::uint32_t chunk = 0; chunk < leaf.planned_chunk_count(); ++chunk) {
       const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
       addition.small_entries.emplace_back(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk),
@@ -613,13 +627,7 @@ Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
     return fail(ErrorCode::kLimit,
                 fmt::format("step {} is over the limit of {}", step, limits::kStepMax));
   }
-  if (options.chunk_size_bytes < limits::kChunkSizeBytesMin ||
-      options.chunk_size_bytes > limits::kChunkSizeBytesMax) {
-    return fail(ErrorCode::kLimit,
-                fmt::format("step {}: a chunk size of {} bytes is not between {} and {}", step,
-                            options.chunk_size_bytes, limits::kChunkSizeBytesMin,
-                            limits::kChunkSizeBytesMax));
-  }
+  STEPSTONE_TRY_CONTEXT(check_chunk_size(options.chunk_size_bytes), fmt::format("step {}", step));
   if (!options.overwrite && impl_->registry().find(step)) {
     return fail(ErrorCode::kAlreadyExists,
                 fmt::format("step {} exists already in {}: choose another step, or overwrite it",

@@ -184,7 +184,10 @@ struct LeafInfo {
   std::optional<DType> dtype;  // Set exactly for kArray.
   std::vector<std::uint64_t> shape;
   std::uint64_t size_bytes = 0;
-  std::optional<Compression> compression;  // Other than the save's.
+  // Other than the save's.
+  std::optional<Compression> compression;
+  std::optional<std::uint32_t> chunk_size_bytes;
+  bool share = true;  // false: not this leaf, whatever the save does.
 };
 
 // A step being written. Collects items and leaves; commit() checks and writes them. Not
@@ -204,7 +207,7 @@ class StepWriter {
 
   // Adds a leaf of an item that was added before. `encoded_path` is encode_path()'s; `source` is
   // read during commit() and must live until then. kNotFound: no such item. kInvalidArgument,
-  // kLimit: the description does not hold together.
+  // kLimit: the description does not hold together, or the chunk size is out of bounds.
   Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
                         std::shared_ptr<const LeafSource> source);
 

@@ -41,7 +41,7 @@ class SharedStoreTest : public ::testing::Test {
     ASSERT_TRUE(is_ok((*writer)->commit()));
   }
   static Tree tree_of(Store& store, std::uint64_t step) {
-    return *read_tree(**store.read_step(step), kDefaultItem, {});
+    return *read_tree(**store.read_step(step), kDefaultItem);
   }
   std::filesystem::path path() const { return directory_.path() / "run"; }
 
@@ -107,7 +107,7 @@ TEST_F(SharedStoreTest, AReaderThatWasFirstJoinsTheWriterAtItsReload) {
   EXPECT_EQ(&*reader, &*writer);
   EXPECT_EQ(reader->steps(), (Steps{1, 2}));
   EXPECT_EQ(other_reader->steps(), Steps{1}) << "nobody asked for more";
-  EXPECT_EQ(*read_tree(*held, kDefaultItem, {}), Tree(1)) << "a reader stays as it is";
+  EXPECT_EQ(*read_tree(*held, kDefaultItem), Tree(1)) << "a reader stays as it is";
 }
 
 // A Store that was not opened through the table stands for one of another process.
