@@ -35,10 +35,10 @@ struct RootMetadata {
 class CheckpointManager {
  public:
   struct SaveOptions {
-    bool force = false;        // Save whatever the policy says; also a step before the newest.
-    JsonText metrics;          // What best_fn and policies rank by.
-    JsonText custom_metadata;  // A JSON dict.
-    bool overwrite = false;    // Replace the step if it is there, atomically.
+    bool force = false;             // Save whatever the policy says; also a step before the newest.
+    JsonText metrics = {};          // What best_fn and policies rank by.
+    JsonText custom_metadata = {};  // A JSON dict.
+    bool overwrite = false;         // Replace the step if it is there, atomically.
   };
 
   // kInvalidArgument: an option is impossible, or two that do not go together were given, or the

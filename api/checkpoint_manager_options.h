@@ -44,12 +44,12 @@ struct CheckpointManagerOptions {
   // max_to_keep (nullopt: all), with best_fn the best so many and the newest; besides, multiples of
   // keep_period, and one in each keep_time_interval. preservation_policy takes the place of all
   // these, and does not go with them.
-  std::optional<std::uint64_t> max_to_keep;  // Not 0.
-  bool create = true;                        // Create the directory if it is missing.
+  std::optional<std::uint64_t> max_to_keep = std::nullopt;  // Not 0.
+  bool create = true;      // Create the directory if it is missing.
   bool read_only = false;  // save(), delete_step() and whatever else writes fail with kReadOnly.
   bool enable_async_checkpointing = true;  // false: save() returns when the step is durable.
 
-  StorageOptions storage;
+  StorageOptions storage = {};
 
   // How many bytes the saves in the background may hold together: the leaves of each, copied or
   // referred to, from save() until its step is durable. A save that does not fit waits until it
