@@ -305,6 +305,40 @@ bool store(std::byte* data, std::uint64_t index, DType dtype, const Number& numb
   STEPSTONE_ASSERT(false);
 }
 
+// Of the range of an integer type, the value nearest to `value` without its fraction.
+Number nearest_integer(double value, const DTypeInfo& type) {
+  if (std::isnan(value)) return std::uint64_t{0};
+  const bool is_signed = type.kind == DTypeKind::kSigned;
+  const int value_bits = is_signed ? type.bits - 1 : type.bits;
+  const double end = std::ldexp(1.0, value_bits);  // One more than the largest value.
+  if (value >= end) return ~std::uint64_t{0} >> (64 - value_bits);
+  if (!is_signed) return value <= 0 ? std::uint64_t{0} : static_cast<std::uint64_t>(value);
+  return static_cast<std::int64_t>(std::max(value, -end));
+}
+
+// What of the number a type can hold that would otherwise refuse it.
+Number lossy(const Number& number, DType to) {
+  const DTypeInfo& type = info(to);
+  if (type.kind == DTypeKind::kComplex) return number;
+  if (const auto* const complex = std::get_if<std::complex<double>>(&number)) {
+    return lossy(complex->real(), to);
+  }
+  const auto* const real = std::get_if<double>(&number);
+  if (type.kind == DTypeKind::kFloat) return number;
+  if (type.kind == DTypeKind::kBool) {
+    return std::uint64_t{real != nullptr ? *real != 0 : integer_bits(number) != 0};
+  }
+  if (real != nullptr) return nearest_integer(*real, type);
+  if (type.kind == DTypeKind::kSigned) {
+    if (fits_signed(number, type.bits)) return number;
+  } else if (fits_unsigned(number, type.bits)) {
+    return number;
+  }
+  const auto* const integer = std::get_if<std::int64_t>(&number);
+  const bool is_low = integer != nullptr && *integer < 0;
+  return nearest_integer(is_low ? -HUGE_VAL : HUGE_VAL, type);
+}
+
 // One loop over typed memory; neither side needs to be aligned. The conversion is a parameter of
 // the template so that each has a loop that it is inlined into.
 template <typename From, typename To, auto Convert>
@@ -443,13 +477,13 @@ bool cast_fast(const std::byte* source, DType from, std::byte* target, DType to,
   }
 }
 
-Result<Array> cast_with(const Array& array, DType to, bool may_be_fast) {
+Result<Array> cast_with(const Array& array, DType to, bool may_be_fast, bool allow_lossy) {
   if (array.dtype() == to) return array.is_contiguous() ? array : array.owned();
   const auto what = [&] {
     return "cannot cast " + std::string(to_string(array.dtype())) + " to " +
            std::string(to_string(to));
   };
-  if (const std::string_view why = refusal(array.dtype(), to); !why.empty()) {
+  if (const std::string_view why = refusal(array.dtype(), to); !why.empty() && !allow_lossy) {
     return fail(ErrorCode::kMismatch, what() + ": " + std::string(why));
   }
   const Array source = array.is_contiguous() ? array : array.owned();
@@ -458,7 +492,8 @@ Result<Array> cast_with(const Array& array, DType to, bool may_be_fast) {
   const std::uint64_t count = source.element_count();
   if (may_be_fast && cast_fast(source.data(), source.dtype(), target, to, count)) return result;
   for (std::uint64_t i = 0; i < count; ++i) {
-    if (!store(target, i, to, load(source.data(), i, source.dtype()))) {
+    const Number number = load(source.data(), i, source.dtype());
+    if (!store(target, i, to, allow_lossy ? lossy(number, to) : number)) {
       return fail(ErrorCode::kMismatch,
                   what() + ": element " + std::to_string(i) + " does not fit");
     }
@@ -483,12 +518,12 @@ std::string_view refusal(DType from, DType to) {
   return {};
 }
 
-Result<Array> cast(const Array& array, DType to) {
-  return cast_with(array, to, /*may_be_fast=*/true);
+Result<Array> cast(const Array& array, DType to, bool allow_lossy) {
+  return cast_with(array, to, /*may_be_fast=*/true, allow_lossy);
 }
 
 Result<Array> cast_one_by_one(const Array& array, DType to) {
-  return cast_with(array, to, /*may_be_fast=*/false);
+  return cast_with(array, to, /*may_be_fast=*/false, /*allow_lossy=*/false);
 }
 
 }  // namespace stepstone

@@ -1,75 +1,130 @@
 #include "api/checkpointer.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <new>
 
-#include "api/tree_plan.h"
-#include "api/tree_reader.h"
+#include "api/checkpoint_path.h"
+#include "api/checkpoint_plan.h"
+#include "api/checkpoint_save.h"
 #include "engine/store.h"
 
 namespace stepstone {
 namespace {
 
-// The one step of a store that is a single checkpoint.
-constexpr std::uint64_t kOnlyStep = 0;
-
-// Which of many would be meant?
-Result<void> check_is_single(const std::filesystem::path& path,
-                             const std::vector<std::uint64_t>& steps) {
-  if (steps.empty() || steps == std::vector<std::uint64_t>{kOnlyStep}) return {};
-  return fail(ErrorCode::kInvalidArgument,
-              path.string() + " holds a run of steps: use a CheckpointManager there");
+// What a path is for must be in the message, once.
+Error at_path(Error error, const std::filesystem::path& path) {
+  if (error.message.find(path.string()) != std::string::npos) return error;
+  return with_context(std::move(error), path.string());
 }
 
-Result<void> save_checkpoint(const std::filesystem::path& path, const Tree& tree,
-                             const Checkpointer::SaveOptions& options) {
-  // Before anything is created at the path.
-  STEPSTONE_TRY_CONTEXT(check_tree(tree), path.string());
-  const auto store = STEPSTONE_TRY(Store::open(path, {.create_if_missing = true}));
-  const std::vector<std::uint64_t> steps = store->steps();
-  STEPSTONE_TRY(check_is_single(path, steps));
-  if (!steps.empty() && !options.force) {
-    return fail(ErrorCode::kAlreadyExists,
-                path.string() + " holds a checkpoint already: choose another path, or set force");
+Result<AnyValue> restore_checkpoint(const std::filesystem::path& path, const AnyValue& args,
+                                    const HandlerRegistry& registry) {
+  const OpenCheckpoint open = STEPSTONE_TRY(open_checkpoint(path));
+  const auto* const composite = args.get_if<args::Composite>();
+  if (open.item) {
+    if (composite != nullptr) {
+      return fail(ErrorCode::kInvalidArgument, "the path is that of one item, not of several");
+    }
+    return restore_item(*open.reader, *open.item, args, registry);
   }
-  auto writer =
-      STEPSTONE_TRY(store->begin_save(kOnlyStep, {.overwrite = options.force,
-                                                  .share = options.storage.share,
-                                                  .compression = options.storage.compression}));
-  STEPSTONE_TRY(put_tree(*writer, kDefaultItem, tree, options.storage.compression_rules));
-  STEPSTONE_TRY(writer->commit());
-  writer.reset();
-  return store->close();
+  if (composite != nullptr) {
+    return AnyValue(STEPSTONE_TRY(restore_items(*open.reader, *composite, registry)));
+  }
+  if (!is_single_item(open.reader->record())) {
+    std::string names;
+    for (const ItemSummary& item : open.reader->record().items) {
+      names += (names.empty() ? "'" : ", '") + printable(item.name) + "'";
+    }
+    return fail(ErrorCode::kMismatch,
+                fmt::format("it has the items {}: restore an args::Composite, or one of them as {}",
+                            names, (path / open.reader->record().items.front().name).string()));
+  }
+  return restore_item(*open.reader, kDefaultItem, args, registry);
 }
 
-Result<Tree> restore_checkpoint(const std::filesystem::path& path, const Tree* target) {
-  const auto store = STEPSTONE_TRY(Store::open(path, {.read_only = true}));
-  const std::vector<std::uint64_t> steps = store->steps();
-  if (steps.empty()) {
-    return fail(ErrorCode::kNotFound, path.string() + ": no checkpoint was completed there");
+Result<StepMetadata> metadata_of(const std::filesystem::path& path,
+                                 const HandlerRegistry& registry) {
+  const OpenCheckpoint open = STEPSTONE_TRY(open_checkpoint(path));
+  return step_metadata(*open.reader, registry, open.item);
+}
+
+// Runs `call`, puts the path into its error.
+template <typename Call>
+auto at(const std::filesystem::path& path, Call call) -> decltype(call()) {
+  try {
+    auto result = call();
+    if (result) return result;
+    return tl::unexpected<Error>(at_path(std::move(result).error(), path));
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kLimit, path.string() + ": out of memory");
   }
-  STEPSTONE_TRY(check_is_single(path, steps));
-  const auto reader = STEPSTONE_TRY(store->read_step(kOnlyStep));
-  return read_tree(*reader, kDefaultItem, target);
+}
+
+HandlerRegistry with_handler(std::shared_ptr<const AnyCheckpointHandler> handler) {
+  HandlerRegistry registry = HandlerRegistry::defaults();
+  // The name is free, and a null handler is left out: then the arguments decide.
+  static_cast<void>(registry.add(std::string(kDefaultItem), std::move(handler)));
+  return registry;
 }
 
 }  // namespace
 
-Result<void> Checkpointer::save(const std::filesystem::path& path, const args::StandardSave& args,
-                                const SaveOptions& options) const {
-  try {
-    return save_checkpoint(path, args.item, options);
-  } catch (const std::bad_alloc&) {
-    return fail(ErrorCode::kLimit, path.string() + ": out of memory");
-  }
+Checkpointer::Checkpointer(HandlerRegistry registry) : registry_(std::move(registry)) {}
+
+Checkpointer::Checkpointer(std::shared_ptr<const AnyCheckpointHandler> handler)
+    : registry_(with_handler(std::move(handler))) {}
+
+Checkpointer::Checkpointer(const CompositeCheckpointHandler& handler)
+    : registry_(handler.registry()), is_composite_(true), item_names_(handler.item_names()) {}
+
+Result<void> Checkpointer::check_open(const std::filesystem::path& path) const {
+  if (!is_closed_) return {};
+  return fail(ErrorCode::kClosed, path.string() + ": the checkpointer is closed");
 }
 
-Result<Tree> Checkpointer::restore(const std::filesystem::path& path,
-                                   const args::StandardRestore& args) const {
-  try {
-    return restore_checkpoint(path, args.item ? &*args.item : nullptr);
-  } catch (const std::bad_alloc&) {
-    return fail(ErrorCode::kLimit, path.string() + ": out of memory");
+Result<void> Checkpointer::check_save(const std::filesystem::path& path,
+                                      const AnyValue& args) const {
+  STEPSTONE_TRY(check_open(path));
+  const auto* const composite = args.get_if<args::Composite>();
+  if (is_composite_ && composite == nullptr) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: {} where an args::Composite of several items is wanted",
+                            path.string(), args.type_name()));
   }
+  if (item_names_.empty() || composite == nullptr) return {};
+  for (const std::string& name : composite->names()) {
+    if (std::find(item_names_.begin(), item_names_.end(), name) != item_names_.end()) continue;
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: item '{}' is none of those that the CompositeCheckpointHandler "
+                            "was made for",
+                            path.string(), printable(name)));
+  }
+  return {};
+}
+
+Result<void> Checkpointer::save(const std::filesystem::path& path, const args::CheckpointArgs& args,
+                                const SaveOptions& options) const {
+  return at(path, [&]() -> Result<void> {
+    STEPSTONE_TRY(check_save(path, args));
+    return STEPSTONE_TRY(CheckpointSave::begin(path, args, registry_, options))->finish();
+  });
+}
+
+Result<AnyValue> Checkpointer::restore_any(const std::filesystem::path& path,
+                                           const AnyValue& args) const {
+  return at(path, [&]() -> Result<AnyValue> {
+    STEPSTONE_TRY(check_open(path));
+    return restore_checkpoint(path, args, registry_);
+  });
+}
+
+Result<StepMetadata> Checkpointer::metadata(const std::filesystem::path& path) const {
+  return at(path, [&]() -> Result<StepMetadata> {
+    STEPSTONE_TRY(check_open(path));
+    return metadata_of(path, registry_);
+  });
 }
 
 }  // namespace stepstone

@@ -40,9 +40,14 @@ struct AbstractArray {
   bool operator==(const AbstractArray&) const = default;
 };
 
+// In a restore target: "do not read this leaf"; and in what was restored: it was not read.
+struct Placeholder {
+  bool operator==(const Placeholder&) const = default;
+};
+
 // Strings are UTF-8.
 using Leaf = std::variant<None, Array, AbstractArray, bool, std::int64_t, BigInteger, double,
-                          std::complex<double>, std::string, Bytes>;
+                          std::complex<double>, std::string, Bytes, Placeholder>;
 
 // A leaf, or a container of trees. A value type; copying copies the containers and shares the
 // arrays.
@@ -67,6 +72,7 @@ class Tree {
   Tree(Bytes value);
   Tree(BigInteger value);
   Tree(None value);
+  Tree(Placeholder value);
   // NOLINTEND(google-explicit-constructor)
   Tree(const Tree&);
   Tree(Tree&&) noexcept;
@@ -144,6 +150,7 @@ inline Tree::Tree(const char* value) : leaf_(std::string(value)) {}
 inline Tree::Tree(Bytes value) : leaf_(std::move(value)) {}
 inline Tree::Tree(BigInteger value) : leaf_(std::move(value)) {}
 inline Tree::Tree(None value) : leaf_(value) {}
+inline Tree::Tree(Placeholder value) : leaf_(value) {}
 inline Tree::Tree(const Tree&) = default;
 inline Tree::Tree(Tree&&) noexcept = default;
 inline Tree& Tree::operator=(const Tree&) = default;

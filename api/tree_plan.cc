@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 
+#include "api/cast_source.h"
 #include "api/leaf_bytes.h"
 #include "format/limits.h"
 
@@ -73,6 +74,8 @@ LeafDescription describe_bytes(LeafKind kind, std::string bytes) {
 }
 
 struct LeafDescriber {
+  const SaveArgs& save_args;
+
   Result<LeafDescription> operator()(const None& /*none*/) const {
     return describe_bytes(LeafKind::kNone, {});
   }
@@ -82,11 +85,25 @@ struct LeafDescriber {
                   .shape = array.shape(),
                   .size_bytes = array.size_bytes()};
     auto source = std::make_shared<ArraySource>(array);
-    return LeafDescription{std::move(info), source, array.is_borrowed() ? source : nullptr};
+    auto borrowed = array.is_borrowed() ? source : nullptr;
+    const DType to = save_args.dtype.value_or(array.dtype());
+    if (to == array.dtype()) return LeafDescription{std::move(info), source, std::move(borrowed)};
+    STEPSTONE_TRY(check_cast(array.dtype(), to, save_args.allow_lossy_cast));
+    info.dtype = to;
+    info.size_bytes = STEPSTONE_TRY(array_size_bytes(to, array.shape()));
+    return LeafDescription{
+        std::move(info),
+        std::make_shared<CastSource>(source, array.dtype(), to, array.element_count(),
+                                     save_args.allow_lossy_cast),
+        std::move(borrowed)};
   }
   Result<LeafDescription> operator()(const AbstractArray& /*array*/) const {
     return fail(ErrorCode::kInvalidArgument,
                 "an abstract array has no bytes to save; it is for restore targets");
+  }
+  Result<LeafDescription> operator()(const Placeholder& /*placeholder*/) const {
+    return fail(ErrorCode::kInvalidArgument,
+                "a placeholder has no value to save; it is for restore targets");
   }
   Result<LeafDescription> operator()(bool value) const {
     return describe_bytes(LeafKind::kBool, std::string(1, value ? '\1' : '\0'));
@@ -206,17 +223,40 @@ void copy_range(const Array& array, std::uint64_t offset, std::span<std::byte> d
   }
 }
 
+// Those of one leaf; the defaults where there are none.
+Result<SaveArgs> args_of(const std::string& encoded_path, const PerLeaf<SaveArgs>& save_args) {
+  if (save_args.empty()) return SaveArgs();
+  const LeafPath path = STEPSTONE_TRY(decode_path(encoded_path));
+  const SaveArgs* const found = save_args.find(path, to_text(path));
+  return found == nullptr ? SaveArgs() : *found;
+}
+
+// Whoever names a node that is not there has mistyped it.
+Result<void> check_paths(const PerLeaf<SaveArgs>& save_args, const Tree& tree) {
+  for (const auto& entry : save_args.entries()) {
+    if (!entry.where.pattern.empty() || tree.find(entry.where.path) != nullptr) continue;
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("there is no '{}' in the tree", to_text(entry.where.path)));
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<TreePlan> TreePlan::make(const Tree& tree) {
+Result<TreePlan> TreePlan::make(const Tree& tree, const PerLeaf<SaveArgs>& save_args) {
+  STEPSTONE_TRY_CONTEXT(check_paths(save_args, tree), "save_args");
   Flattener flat;
   STEPSTONE_TRY(flat.flatten(tree));
   TreePlan plan;
   plan.leaves_.reserve(flat.leaves().size());
   for (Flattener::FlatLeaf& leaf : flat.leaves()) {
+    const SaveArgs how = STEPSTONE_TRY(args_of(leaf.encoded_path, save_args));
     LeafDescription described = STEPSTONE_TRY_CONTEXT(
-        std::visit(LeafDescriber{}, *leaf.leaf),
+        std::visit(LeafDescriber{how}, *leaf.leaf),
         fmt::format("leaf '{}'", to_text(std::string_view(leaf.encoded_path))));
+    described.info.compression = how.compression;
+    described.info.chunk_size_bytes = how.chunk_size_bytes;
+    described.info.share = how.share.value_or(true);
     plan.size_bytes_ += described.info.size_bytes;
     if (described.borrowed != nullptr) plan.borrowed_.push_back(std::move(described.borrowed));
     plan.leaves_.push_back(
@@ -241,12 +281,14 @@ std::optional<Compression> rule_for(const std::string& encoded_path,
 
 }  // namespace
 
-Result<void> TreePlan::put(StepWriter& writer, std::string_view item,
-                           const std::vector<CompressionRule>& rules) {
-  STEPSTONE_TRY(
-      writer.put_item(std::string(item), std::string(kStandardHandler), std::move(structure_)));
+Result<void> TreePlan::put(StepWriter& writer, std::string_view item, std::string_view handler,
+                           const std::vector<CompressionRule>& rules, std::string custom_metadata) {
+  STEPSTONE_TRY(writer.put_item(std::string(item), std::string(handler), std::move(structure_),
+                                std::move(custom_metadata)));
   for (PlannedLeaf& leaf : leaves_) {
-    if (!rules.empty()) leaf.info.compression = rule_for(leaf.encoded_path, rules);
+    if (!rules.empty() && !leaf.info.compression) {
+      leaf.info.compression = rule_for(leaf.encoded_path, rules);
+    }
     STEPSTONE_TRY(writer.put_leaf(item, std::move(leaf.encoded_path), std::move(leaf.info),
                                   std::move(leaf.source)));
   }
@@ -254,12 +296,16 @@ Result<void> TreePlan::put(StepWriter& writer, std::string_view item,
   return {};
 }
 
-Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
+Result<std::uint64_t> TreePlan::stage(std::span<TreePlan* const> plans, StagingPool& pool) {
+  std::vector<std::shared_ptr<ArraySource>> borrowed;
+  for (const TreePlan* const plan : plans) {
+    borrowed.insert(borrowed.end(), plan->borrowed_.begin(), plan->borrowed_.end());
+  }
   std::vector<std::uint64_t> offsets;
-  offsets.reserve(borrowed_.size());
+  offsets.reserve(borrowed.size());
   std::uint64_t end = 0;
   std::uint64_t copied_bytes = 0;
-  for (const auto& source : borrowed_) {
+  for (const auto& source : borrowed) {
     constexpr std::uint64_t kAlignment = StagingPool::kAlignmentBytes;
     const std::uint64_t size = source->array().size_bytes();
     // An array that repeats its elements can have any size.
@@ -278,7 +324,7 @@ Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
     auto index = static_cast<std::size_t>(std::upper_bound(offsets.begin(), offsets.end(), begin) -
                                           offsets.begin() - 1);
     for (; index < offsets.size() && offsets[index] < stop; ++index) {
-      const Array& array = borrowed_[index]->array();
+      const Array& array = borrowed[index]->array();
       const std::uint64_t from = std::max(begin, offsets[index]);
       const std::uint64_t to = std::min(stop, offsets[index] + array.size_bytes());
       if (from >= to) continue;
@@ -288,21 +334,16 @@ Result<std::uint64_t> TreePlan::stage(StagingPool& pool) {
     }
     return {};
   }));
-  for (std::size_t i = 0; i < borrowed_.size(); ++i) borrowed_[i]->stage(copy, offsets[i]);
-  borrowed_.clear();
+  for (std::size_t i = 0; i < borrowed.size(); ++i) borrowed[i]->stage(copy, offsets[i]);
+  for (TreePlan* const plan : plans) plan->borrowed_.clear();
   return copied_bytes;
-}
-
-Result<void> check_tree(const Tree& tree) {
-  STEPSTONE_TRY(TreePlan::make(tree));
-  return {};
 }
 
 Result<void> put_tree(StepWriter& writer, std::string_view item, const Tree& tree,
                       const std::vector<CompressionRule>& rules) {
   TreePlan plan =
       STEPSTONE_TRY_CONTEXT(TreePlan::make(tree), fmt::format("item '{}'", printable(item)));
-  return plan.put(writer, item, rules);
+  return plan.put(writer, item, "standard", rules);
 }
 
 }  // namespace stepstone

@@ -1,19 +1,22 @@
-// Restoring takes three passes: the tree is built from the structure and the leaf records with
-// every array allocated but empty; then the bytes of all leaves are read at once, in parallel; then
-// what a target asks for is cast into place.
+// Restoring takes four passes: the stored tree and the target are matched, and every leaf's form is
+// checked, before any byte is read; then the bytes of all leaves are read at once, in parallel,
+// where possible to where they are to stay; then what a target asks for is cast into place.
 #include "api/tree_reader.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
-#include <cstring>
-#include <map>
+#include <exception>
 #include <optional>
 
-#include "api/cast.h"
-#include "api/leaf_bytes.h"
+#include "api/array_region.h"
+#include "api/json.h"
+#include "api/leaf_form.h"
+#include "api/slice_reader.h"
+#include "api/stored_item.h"
+#include "api/tree_match.h"
 #include "engine/huge_memory.h"
+#include "engine/parallel.h"
 
 namespace stepstone {
 namespace {
@@ -22,338 +25,259 @@ double seconds_since(std::chrono::steady_clock::time_point begun) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
 }
 
-// Reads the leaves of an item into a tree.
+// A stored leaf on its way into the result.
+struct LeafRead {
+  const StoredLeaf* leaf = nullptr;
+  std::optional<std::vector<Slice>> slice;  // Only this of it.
+  std::vector<std::uint64_t> shape;         // Of what is read.
+  std::span<std::byte> destination;         // The caller's, or `buffer`.
+  std::shared_ptr<std::byte[]> buffer;
+
+  Result<Leaf> take() {
+    const LeafRecord& record = leaf->record;
+    if (record.kind != LeafKind::kArray) return decode_value(record, destination);
+    if (buffer == nullptr)
+      return Leaf(STEPSTONE_TRY(Array::borrow(*record.dtype, shape, destination)));
+    return Leaf(STEPSTONE_TRY(Array::adopt(*record.dtype, shape, std::move(buffer))));
+  }
+};
+
+struct LeafJob {
+  const LeafMatch* match = nullptr;
+  Tree* result = nullptr;
+  RestoreArgs args;
+  LeafForm form;  // Not of a transformed leaf, whose value is yet to be seen.
+  std::vector<LeafRead> reads;
+};
+
+void list_leaves(Tree& tree, std::vector<Tree*>& leaves) {
+  if (tree.is_leaf()) leaves.push_back(&tree);
+  for (Tree::Child& child : tree.children()) list_leaves(child.tree, leaves);
+}
+
 class TreeReader {
  public:
-  TreeReader(const StepReader& reader, std::string_view item) : reader_(reader), item_(item) {}
+  TreeReader(const StepReader& reader, const StoredItem& item, const args::PyTreeRestore& args)
+      : reader_(reader), item_(item), args_(args) {}
 
-  Result<Tree> read() {
-    const ItemRecord item = STEPSTONE_TRY(reader_.read_item(item_));
-    leaves_ = STEPSTONE_TRY(reader_.read_leaves(item_));
-    buffers_.resize(leaves_.size());
-    Tree tree = STEPSTONE_TRY(build(item.structure));
-    if (order_.size() != leaves_.size()) {
-      return fail(
-          ErrorCode::kCorrupt,
-          fmt::format("step {} item '{}': {} leaves are stored, its tree has {}",
-                      reader_.record().save.step, printable(item_), leaves_.size(), order_.size()));
+  Result<void> plan() {
+    match_ = STEPSTONE_TRY(match_tree(item_, args_));
+    STEPSTONE_TRY(check_paths());
+    std::vector<Tree*> results;
+    list_leaves(match_.result, results);
+    Differences differences;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      const LeafMatch& match = match_.leaves[i];
+      if (match.sources.empty() && match.transform == nullptr) continue;
+      LeafJob job{.match = &match, .result = results[i]};
+      if (const RestoreArgs* const args = args_.restore_args.find(match.path, match.text)) {
+        job.args = *args;
+      }
+      const bool is_skipped = job.args.skip || (match.target != nullptr &&
+                                                std::holds_alternative<Placeholder>(*match.target));
+      if (is_skipped) {
+        *results[i] = Placeholder{};
+        continue;
+      }
+      const Result<void> planned = plan_leaf(job);
+      if (planned) {
+        jobs_.push_back(std::move(job));
+      } else if (planned.error().code == ErrorCode::kMismatch) {
+        differences.add(match.text, planned.error().message);
+      } else {
+        return in_leaf(planned.error(), match);
+      }
     }
-    STEPSTONE_TRY(read_bytes());
-    STEPSTONE_TRY(fill(tree));
-    return tree;
+    return differences.check(item_.where);
   }
 
-  std::uint64_t leaf_count() const { return leaves_.size(); }
-  std::uint64_t size_bytes() const {
-    std::uint64_t size = 0;
-    for (const StoredLeaf& leaf : leaves_) size += leaf.record.size_bytes;
-    return size;
+  Result<void> read() {
+    std::vector<ReadRequest> whole;
+    std::vector<const LeafRead*> sliced;
+    for (LeafJob& job : jobs_) {
+      for (LeafRead& read : job.reads) {
+        if (read.destination.empty()) {
+          const std::uint64_t size = STEPSTONE_TRY(size_of(read));
+          read.buffer = allocate_huge(static_cast<std::size_t>(size));
+          read.destination = {read.buffer.get(), static_cast<std::size_t>(size)};
+        }
+        size_bytes_ += read.destination.size();
+        if (read.slice) {
+          sliced.push_back(&read);
+        } else {
+          whole.push_back({item_.name, read.leaf, read.destination});
+        }
+      }
+    }
+    leaf_count_ = whole.size() + sliced.size();
+    STEPSTONE_TRY(reader_.read_all(whole));
+    return parallel_for(effective_thread_count(0), sliced.size(), [&](std::size_t i) {
+      return read_slice(reader_, item_.name, *sliced[i]->leaf, *sliced[i]->slice,
+                        sliced[i]->destination);
+    });
   }
+
+  Result<Tree> finish() {
+    std::vector<std::optional<Error>> errors(jobs_.size());
+    const auto finish_job = [&](std::size_t i) {
+      Result<Leaf> leaf = finish_leaf(jobs_[i]);
+      if (leaf) {
+        *jobs_[i].result = Tree(*std::move(leaf));
+      } else {
+        errors[i] = std::move(leaf).error();
+      }
+      return Result<void>();
+    };
+    // Functions of the caller's are not called on threads that it does not know.
+    const unsigned thread_count = args_.transforms.empty() ? effective_thread_count(0) : 1;
+    STEPSTONE_TRY(parallel_for(thread_count, jobs_.size(), finish_job));
+    Differences differences;
+    for (std::size_t i = 0; i < jobs_.size(); ++i) {
+      if (!errors[i]) continue;
+      if (errors[i]->code != ErrorCode::kMismatch) return in_leaf(*errors[i], *jobs_[i].match);
+      differences.add(jobs_[i].match->text, errors[i]->message);
+    }
+    STEPSTONE_TRY(differences.check(item_.where));
+    if (args_.report != nullptr) *args_.report = std::move(match_.report);
+    return std::move(match_.result);
+  }
+
+  std::uint64_t leaf_count() const { return leaf_count_; }
+  std::uint64_t size_bytes() const { return size_bytes_; }
 
  private:
-  std::string name_of(std::size_t index) const {
-    return fmt::format("step {} item '{}' leaf '{}'", reader_.record().save.step, printable(item_),
-                       to_text(leaves_[index].encoded_path));
+  tl::unexpected<Error> in_leaf(Error error, const LeafMatch& match) const {
+    return tl::unexpected<Error>(
+        with_context(std::move(error), fmt::format("{} leaf '{}'", item_.where, match.text)));
   }
 
-  Result<std::size_t> find(const std::string& encoded_path) const {
-    const auto found = std::lower_bound(
-        leaves_.begin(), leaves_.end(), encoded_path,
-        [](const StoredLeaf& leaf, const std::string& path) { return leaf.encoded_path < path; });
-    if (found == leaves_.end() || found->encoded_path != encoded_path) {
-      return fail(ErrorCode::kCorrupt,
-                  fmt::format("step {} item '{}' leaf '{}': its record is gone",
-                              reader_.record().save.step, printable(item_), to_text(encoded_path)));
+  // Whoever names a node that is not there has mistyped it.
+  Result<void> check_paths() const {
+    for (const auto& entry : args_.restore_args.entries()) {
+      const LeafPath& path = entry.where.path;
+      if (!entry.where.pattern.empty() || match_.result.find(path) != nullptr) continue;
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("{}: restore_args: there is no '{}' in what is restored", item_.where,
+                              to_text(path)));
     }
-    return static_cast<std::size_t>(found - leaves_.begin());
-  }
-
-  // The containers, with a None for every leaf; order_ says which leaf comes where.
-  Result<Tree> build(const TreeStructure& structure) {
-    Tree root;
-    std::vector<Tree*> open;
-    std::vector<std::vector<Tree::Child>> children(1);
-    std::vector<std::pair<NodeKind, std::string>> kinds;
-    std::vector<PathComponent> labels;
-    const auto enter = [&](NodeKind kind, const PathComponent* label, std::string_view type_name,
-                           std::uint32_t /*child_count*/) -> Result<void> {
-      labels.push_back(label == nullptr ? PathComponent() : *label);
-      if (kind == NodeKind::kLeaf) return {};
-      kinds.emplace_back(kind, type_name);
-      children.emplace_back();
-      return {};
-    };
-    const auto leaf = [&](const std::string& path) -> Result<void> {
-      order_.push_back(STEPSTONE_TRY(find(path)));
-      children.back().push_back({std::move(labels.back()), Tree()});
-      labels.pop_back();
-      return {};
-    };
-    const auto leave = [&](NodeKind kind) -> Result<void> {
-      Tree tree = Tree::container(kind, std::move(kinds.back().second), std::move(children.back()));
-      kinds.pop_back();
-      children.pop_back();
-      children.back().push_back({std::move(labels.back()), std::move(tree)});
-      labels.pop_back();
-      return {};
-    };
-    STEPSTONE_TRY(visit(structure, {.enter = enter, .leaf = leaf, .leave = leave}));
-    return std::move(children.front().front().tree);
-  }
-
-  Result<void> read_bytes() {
-    std::vector<ReadRequest> requests;
-    for (std::size_t i = 0; i < leaves_.size(); ++i) {
-      const auto size = static_cast<std::size_t>(leaves_[i].record.size_bytes);
-      buffers_[i] = allocate_huge(size);
-      requests.push_back({item_, &leaves_[i], {buffers_[i].get(), size}});
-    }
-    return reader_.read_all(requests);
-  }
-
-  Result<void> fill(Tree& tree) {
-    if (tree.is_leaf()) {
-      const std::size_t index = order_[next_leaf_++];
-      tree = Tree(STEPSTONE_TRY_CONTEXT(decode(index), name_of(index)));
-      return {};
-    }
-    for (Tree::Child& child : tree.children()) STEPSTONE_TRY(fill(child.tree));
     return {};
   }
 
-  Result<Leaf> decode(std::size_t index) {
-    const LeafRecord& record = leaves_[index].record;
-    const std::span<const std::byte> bytes(buffers_[index].get(),
-                                           static_cast<std::size_t>(record.size_bytes));
-    const auto text = [&] {
-      return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    };
-    const auto number_at = [&]<typename T>(std::size_t offset, T value) {
-      std::memcpy(&value, bytes.data() + offset, sizeof(value));
-      return value;
-    };
-    switch (record.kind) {
-      case LeafKind::kArray:
-        return Leaf(
-            STEPSTONE_TRY(Array::adopt(*record.dtype, record.shape, std::move(buffers_[index]))));
-      case LeafKind::kNone:
-        return Leaf(None{});
-      case LeafKind::kBool:
-        if (bytes[0] > std::byte{1}) return fail(ErrorCode::kCorrupt, "a bool is 0 or 1");
-        return Leaf(bytes[0] == std::byte{1});
-      case LeafKind::kInt64:
-        return Leaf(number_at(0, std::int64_t{}));
-      case LeafKind::kBigInteger: {
-        std::string decimal = text();
-        if (!is_decimal(decimal)) return fail(ErrorCode::kCorrupt, "a big integer is digits");
-        return Leaf(BigInteger{std::move(decimal)});
-      }
-      case LeafKind::kFloat64:
-        return Leaf(number_at(0, double{}));
-      case LeafKind::kComplex128:
-        return Leaf(std::complex<double>(number_at(0, double{}), number_at(8, double{})));
-      case LeafKind::kString: {
-        std::string value = text();
-        if (!is_utf8(value)) return fail(ErrorCode::kCorrupt, "a string is UTF-8");
-        return Leaf(std::move(value));
-      }
-      case LeafKind::kBytes:
-        return Leaf(Bytes{text()});
+  Result<void> plan_leaf(LeafJob& job) {
+    for (const std::size_t source : job.match->sources) {
+      job.reads.push_back(
+          {.leaf = &item_.leaves[source], .slice = {}, .shape = item_.leaves[source].record.shape});
     }
-    return fail(ErrorCode::kUnsupported, "unknown kind of leaf");
+    if (job.match->transform != nullptr &&
+        (job.match->transform->value_fn || job.match->transform->compute)) {
+      return {};
+    }
+    LeafRead& read = job.reads.front();
+    const LeafRecord& record = read.leaf->record;
+    Leaf stored = abstract_leaf(record);
+    if (record.kind == LeafKind::kArray && !job.args.slice.empty()) {
+      read.slice = STEPSTONE_TRY(whole_slice(job.args.slice, record.shape));
+      read.shape = shape_of(*read.slice);
+      stored = AbstractArray{*record.dtype, read.shape};
+    }
+    job.form = STEPSTONE_TRY(form_of(stored, job.match->target, job.args));
+    const bool is_in_place =
+        job.form.array && !job.form.is_scalar && stored == Leaf(*job.form.array);
+    if (is_in_place) read.destination = job.args.destination;
+    return {};
+  }
+
+  static Result<std::uint64_t> size_of(const LeafRead& read) {
+    const LeafRecord& record = read.leaf->record;
+    if (record.kind != LeafKind::kArray) return record.size_bytes;
+    return array_size_bytes(*record.dtype, read.shape);
+  }
+
+  Result<Leaf> finish_leaf(LeafJob& job) const {
+    std::vector<Leaf> stored;
+    for (LeafRead& read : job.reads) stored.push_back(STEPSTONE_TRY(read.take()));
+    const Transform* const transform = job.match->transform;
+    if (transform == nullptr || (!transform->value_fn && !transform->compute)) {
+      return into_form(stored.front(), job.form, job.args);
+    }
+    const Leaf value = STEPSTONE_TRY(call(*transform, stored));
+    const LeafForm form = STEPSTONE_TRY(form_of(value, job.match->target, job.args));
+    return into_form(value, form, job.args);
+  }
+
+  static Result<Leaf> call(const Transform& transform, const std::vector<Leaf>& stored) {
+    try {
+      return transform.compute ? transform.compute(stored) : transform.value_fn(stored.front());
+    } catch (const std::exception& exception) {
+      return fail(
+          ErrorCode::kInvalidArgument,
+          fmt::format("transform '{}' threw: {}", printable(transform.pattern), exception.what()));
+    }
   }
 
   const StepReader& reader_;
-  std::string item_;
-  std::vector<StoredLeaf> leaves_;  // Sorted by path.
-  std::vector<std::shared_ptr<std::byte[]>> buffers_;
-  std::vector<std::size_t> order_;  // Index into leaves_ of each leaf in the tree's order.
-  std::size_t next_leaf_ = 0;
-};
-
-// A scalar or array leaf as an array; nullopt for anything else.
-std::optional<Array> as_array(const Leaf& leaf) {
-  const auto scalar = [](DType dtype, const std::string& bytes) {
-    // A scalar of 16 bytes at most is always within the limits.
-    return *Array::copy_bytes(dtype, {}, std::as_bytes(std::span(bytes)));
-  };
-  if (const auto* array = std::get_if<Array>(&leaf)) return *array;
-  if (const auto* value = std::get_if<bool>(&leaf)) return scalar(DType::kBool, bytes_of(*value));
-  if (const auto* value = std::get_if<std::int64_t>(&leaf)) {
-    return scalar(DType::kInt64, bytes_of(*value));
-  }
-  if (const auto* value = std::get_if<double>(&leaf)) {
-    return scalar(DType::kFloat64, bytes_of(*value));
-  }
-  if (const auto* value = std::get_if<std::complex<double>>(&leaf)) {
-    return scalar(DType::kComplex128, bytes_of(*value));
-  }
-  return std::nullopt;
-}
-
-std::string describe(const Leaf& leaf) {
-  struct Describer {
-    std::string operator()(const Array& array) const {
-      return fmt::format("an array {} {}", to_string(array.dtype()), to_string(array.shape()));
-    }
-    std::string operator()(const AbstractArray& array) const {
-      return fmt::format("an array {} {}", to_string(array.dtype), to_string(array.shape));
-    }
-    std::string operator()(const None& /*none*/) const { return "None"; }
-    std::string operator()(bool /*value*/) const { return "a bool"; }
-    std::string operator()(std::int64_t /*value*/) const { return "an int"; }
-    std::string operator()(const BigInteger& /*value*/) const { return "a big int"; }
-    std::string operator()(double /*value*/) const { return "a float"; }
-    std::string operator()(const std::complex<double>& /*value*/) const { return "a complex"; }
-    std::string operator()(const std::string& /*value*/) const { return "a string"; }
-    std::string operator()(const Bytes& /*value*/) const { return "bytes"; }
-  };
-  return std::visit(Describer{}, leaf);
-}
-
-// Puts the stored leaf into the form of the target leaf.
-Result<Leaf> fit_leaf(const Leaf& stored, const Leaf& target) {
-  const auto mismatch = [&] {
-    return fail(ErrorCode::kMismatch, fmt::format("the checkpoint has {}, the target asks for {}",
-                                                  describe(stored), describe(target)));
-  };
-  const auto* const concrete = std::get_if<Array>(&target);
-  const auto* const abstract = std::get_if<AbstractArray>(&target);
-  const bool wants_array = concrete != nullptr || abstract != nullptr;
-  const std::optional<Array> wanted_scalar = wants_array ? std::nullopt : as_array(target);
-  if (!wants_array && !wanted_scalar) {
-    if (stored.index() != target.index()) return mismatch();
-    return stored;
-  }
-  const std::optional<Array> source = as_array(stored);
-  if (!source) return mismatch();
-  const std::vector<std::uint64_t> no_axes;
-  const std::vector<std::uint64_t>& shape = concrete != nullptr   ? concrete->shape()
-                                            : abstract != nullptr ? abstract->shape
-                                                                  : no_axes;
-  if (source->shape() != shape) return mismatch();
-  const DType dtype = concrete != nullptr   ? concrete->dtype()
-                      : abstract != nullptr ? abstract->dtype
-                                            : wanted_scalar->dtype();
-  Array array = STEPSTONE_TRY(cast(*source, dtype));
-  if (wants_array) return Leaf(std::move(array));
-  const std::byte* const data = array.data();
-  double parts[2] = {};
-  std::int64_t integer = 0;
-  switch (dtype) {
-    case DType::kBool:
-      return Leaf(data[0] != std::byte{0});
-    case DType::kInt64:
-      std::memcpy(&integer, data, sizeof(integer));
-      return Leaf(integer);
-    case DType::kFloat64:
-      std::memcpy(parts, data, sizeof(double));
-      return Leaf(parts[0]);
-    default:
-      std::memcpy(parts, data, sizeof(parts));
-      return Leaf(std::complex<double>(parts[0], parts[1]));
-  }
-}
-
-// Lays a stored tree into a target: walks both, and collects every difference instead of stopping
-// at the first, because whoever renamed a layer wants to see all of it.
-class Fitter {
- public:
-  Result<Tree> fit(Tree stored, const Tree& target, std::string_view where) {
-    Tree result = fit_node(std::move(stored), target);
-    if (failure_) return tl::unexpected<Error>(with_context(*std::move(failure_), where));
-    if (differences_.empty()) return result;
-    constexpr std::size_t kShown = 5;
-    std::string text;
-    for (std::size_t i = 0; i < std::min(kShown, differences_.size()); ++i) {
-      text += (i == 0 ? "" : "; ") + differences_[i];
-    }
-    if (differences_.size() > kShown) {
-      text += fmt::format("; and {} more", differences_.size() - kShown);
-    }
-    return fail(ErrorCode::kMismatch, fmt::format("{} does not fit the target: {}", where, text));
-  }
-
- private:
-  void differ(std::string what) {
-    differences_.push_back(fmt::format("leaf '{}': {}", to_text(path_), what));
-  }
-
-  Tree fit_node(Tree stored, const Tree& target) {
-    if (stored.kind() != target.kind()) {
-      differ(fmt::format("the checkpoint has a {}, the target a {}", to_string(stored.kind()),
-                         to_string(target.kind())));
-      return {};
-    }
-    if (target.is_leaf()) {
-      Result<Leaf> leaf = fit_leaf(stored.leaf(), target.leaf());
-      if (!leaf) {
-        if (leaf.error().code == ErrorCode::kMismatch) {
-          differ(leaf.error().message);
-        } else if (!failure_) {
-          failure_ =
-              with_context(std::move(leaf).error(), fmt::format("leaf '{}'", to_text(path_)));
-        }
-        return {};
-      }
-      return Tree(*std::move(leaf));
-    }
-    if (stored.type_name() != target.type_name()) {
-      differ(fmt::format("the checkpoint has a '{}', the target a '{}'",
-                         printable(stored.type_name()), printable(target.type_name())));
-      return {};
-    }
-    return fit_children(std::move(stored), target);
-  }
-
-  Tree fit_children(Tree stored, const Tree& target) {
-    std::map<PathComponent, Tree> by_label;
-    for (Tree::Child& child : stored.children()) {
-      by_label.emplace(std::move(child.label), std::move(child.tree));
-    }
-    std::vector<Tree::Child> children;
-    for (const Tree::Child& wanted : target.children()) {
-      path_.push_back(wanted.label);
-      auto found = by_label.extract(wanted.label);
-      if (found.empty()) {
-        differ("it is in the target, but not in the checkpoint");
-      } else {
-        children.push_back({wanted.label, fit_node(std::move(found.mapped()), wanted.tree)});
-      }
-      path_.pop_back();
-    }
-    for (const auto& [label, tree] : by_label) {
-      path_.push_back(label);
-      differ("it is in the checkpoint, but not in the target");
-      path_.pop_back();
-    }
-    return Tree::container(target.kind(), target.type_name(), std::move(children));
-  }
-
-  LeafPath path_;
-  std::vector<std::string> differences_;
-  std::optional<Error> failure_;  // The first that is not about the target: no memory for a cast.
+  const StoredItem& item_;
+  const args::PyTreeRestore& args_;
+  TreeMatch match_;
+  std::vector<LeafJob> jobs_;
+  std::uint64_t leaf_count_ = 0;
+  std::uint64_t size_bytes_ = 0;
 };
 
 }  // namespace
 
-Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target,
-                       RestoreStatistics* statistics) {
+Result<Tree> read_tree(const StepReader& reader, std::string_view item,
+                       const args::PyTreeRestore& args, RestoreStatistics* statistics) {
   const auto begun = std::chrono::steady_clock::now();
-  TreeReader tree_reader(reader, item);
-  Tree stored = STEPSTONE_TRY(tree_reader.read());
-  if (statistics != nullptr) {
-    statistics->size_bytes = tree_reader.size_bytes();
-    statistics->leaf_count = tree_reader.leaf_count();
-    statistics->read_s = seconds_since(begun);
-  }
-  if (target == nullptr) return stored;
+  const StoredItem stored = STEPSTONE_TRY(StoredItem::read(reader, item));
+  TreeReader tree_reader(reader, stored, args);
+  STEPSTONE_TRY(tree_reader.plan());
+  STEPSTONE_TRY(tree_reader.read());
   const auto read = std::chrono::steady_clock::now();
-  Result<Tree> fitted =
-      Fitter().fit(std::move(stored), *target,
-                   fmt::format("step {} item '{}'", reader.record().save.step, printable(item)));
-  if (statistics != nullptr) statistics->cast_s = seconds_since(read);
-  return fitted;
+  Result<Tree> tree = tree_reader.finish();
+  if (statistics != nullptr) {
+    statistics->size_bytes += tree_reader.size_bytes();
+    statistics->leaf_count += tree_reader.leaf_count();
+    statistics->read_s += std::chrono::duration<double>(read - begun).count();
+    statistics->cast_s += seconds_since(read);
+  }
+  return tree;
+}
+
+Result<ItemMetadata> read_metadata(const StepReader& reader, std::string_view item) {
+  StoredItem stored = STEPSTONE_TRY(StoredItem::read(reader, item));
+  ItemMetadata metadata;
+  metadata.handler = stored.record.handler;
+  if (!stored.record.custom_metadata.empty()) {
+    metadata.custom_metadata = STEPSTONE_TRY_CONTEXT(from_json(stored.record.custom_metadata),
+                                                     stored.where + ": custom metadata");
+  }
+  std::vector<std::string> paths;
+  stored.skeleton.for_each_leaf(
+      [&](const LeafPath& path, const Leaf& /*leaf*/) { paths.push_back(to_text(path)); });
+  std::vector<Tree*> leaves;
+  list_leaves(stored.skeleton, leaves);
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const LeafRecord& record = stored.record_of(*leaves[i]);
+    LeafMetadata leaf{.path = paths[i],
+                      .kind = record.kind,
+                      .dtype = record.dtype,
+                      .shape = record.shape,
+                      .size_bytes = record.size_bytes,
+                      .stored_bytes = record.inline_bytes ? record.size_bytes : 0,
+                      .chunk_size_bytes = record.chunk_size_bytes};
+    if (!record.inline_bytes) {
+      for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+        leaf.stored_bytes += record.stored_size_at(chunk);
+      }
+    }
+    metadata.size_bytes += leaf.size_bytes;
+    metadata.stored_bytes += leaf.stored_bytes;
+    metadata.leaves.push_back(std::move(leaf));
+    *leaves[i] = Tree(abstract_leaf(record));
+  }
+  metadata.tree = std::move(stored.skeleton);
+  return metadata;
 }
 
 }  // namespace stepstone

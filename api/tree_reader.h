@@ -1,17 +1,23 @@
 #pragma once
-// A tree on its way out of the engine: what the standard handler does to restore one.
+// A tree on its way out of the engine.
 
 #include <string_view>
 
+#include "api/args.h"
+#include "api/item_metadata.h"
 #include "api/statistics.h"
 #include "api/tree.h"
 #include "engine/store.h"
 
 namespace stepstone {
 
-// Restores an item as it was saved, or (target not null) into a target; see args::StandardRestore.
-// Puts sizes and times, but not the total, into `statistics` unless it is null.
-Result<Tree> read_tree(const StepReader& reader, std::string_view item, const Tree* target,
+// Restores an item as it was saved or as `args` say. Adds sizes and times, but not the total, to
+// `statistics` unless it is null.
+Result<Tree> read_tree(const StepReader& reader, std::string_view item,
+                       const args::PyTreeRestore& args = {},
                        RestoreStatistics* statistics = nullptr);
+
+// Reads the records of an item, and no chunks.
+Result<ItemMetadata> read_metadata(const StepReader& reader, std::string_view item);
 
 }  // namespace stepstone

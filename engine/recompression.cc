@@ -74,7 +74,8 @@ Result<void> put_stored(StepWriter& writer, const StepReaderImpl& reader, const 
                                    .dtype = leaf.record.dtype,
                                    .shape = leaf.record.shape,
                                    .size_bytes = leaf.record.size_bytes,
-                                   .compression = {}},
+                                   .compression = {},
+                                   .chunk_size_bytes = leaf.record.chunk_size_bytes},
                                   std::make_shared<StoredSource>(reader, item, leaf, throttle)));
   }
   return {};
@@ -99,17 +100,10 @@ Result<Recompression::Outcome> Recompression::run(const std::shared_ptr<StoreImp
     leaves = STEPSTONE_TRY(reader.read_leaves(item.name));
     all_leaves.insert(all_leaves.end(), leaves.begin(), leaves.end());
   }
-  SaveOptions options{.overwrite = true,
-                      .compression = Compression::kAlways,
-                      .metrics = replaced.metrics,
-                      .custom_metadata = replaced.custom_metadata};
-  if (!all_leaves.empty()) options.chunk_size_bytes = all_leaves.front().record.chunk_size_bytes;
-  for (const StoredLeaf& leaf : all_leaves) {
-    if (leaf.record.chunk_size_bytes != options.chunk_size_bytes) {
-      return fail(ErrorCode::kUnsupported,
-                  step_name(step) + ": its leaves have chunks of several sizes");
-    }
-  }
+  const SaveOptions options{.overwrite = true,
+                            .compression = Compression::kAlways,
+                            .metrics = replaced.metrics,
+                            .custom_metadata = replaced.custom_metadata};
   Replacement replacement(reader, std::move(all_leaves),
                           {.thread_count = settings.thread_count,
                            .samples_first = settings.samples_first,

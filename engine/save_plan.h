@@ -59,6 +59,7 @@ struct PlannedLeaf {
   LeafRecord record;
   std::shared_ptr<const LeafSource> source;
   bool is_inline = false;
+  bool is_shareable = true;
   Compression compression = Compression::kNone;
   bool is_encoded = false;  // Its chunks go through the encoder...
   bool is_delta = false;    // ...as differences from those of `base`, where that is smaller.

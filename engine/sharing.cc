@@ -62,7 +62,8 @@ class SharingBase::Impl {
   }
 
   void set_base(PlannedLeaf& leaf, LeafRecord record) const {
-    if (record.inline_bytes || record.chunk_size_bytes != leaf.record.chunk_size_bytes ||
+    if (!leaf.is_shareable || record.inline_bytes ||
+        record.chunk_size_bytes != leaf.record.chunk_size_bytes ||
         record.sources.size() > kSourcesMax) {
       return;
     }
@@ -142,12 +143,15 @@ struct Sample {
 
 Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_count) {
   std::map<std::uint64_t, std::size_t> count_of_size;
+  const auto is_candidate = [](const PlannedLeaf& leaf) {
+    return leaf.is_shareable && leaf.planned_chunk_count() != 0;
+  };
   for (const PlannedLeaf& leaf : leaves) {
-    if (leaf.planned_chunk_count() != 0) ++count_of_size[leaf.record.size_bytes];
+    if (is_candidate(leaf)) ++count_of_size[leaf.record.size_bytes];
   }
   std::map<Sample, std::vector<PlannedLeaf*>> alike;
   for (PlannedLeaf& leaf : leaves) {
-    if (leaf.planned_chunk_count() == 0 || count_of_size[leaf.record.size_bytes] == 1) continue;
+    if (!is_candidate(leaf) || count_of_size[leaf.record.size_bytes] == 1) continue;
     const Sample sample{leaf.record.size_bytes, leaf.record.chunk_size_bytes,
                         STEPSTONE_TRY(sample_hash(leaf))};
     alike[sample].push_back(&leaf);

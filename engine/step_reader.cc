@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "engine/parallel.h"
 #include "engine/rocksdb_support.h"
@@ -58,6 +59,26 @@ Error StepReaderImpl::to_read_error(const rocksdb::Status& status) const {
   }
   if (status.IsPathNotFound() || status.IsCorruption()) error.code = ErrorCode::kCorrupt;
   return error;
+}
+
+// RocksDB opens a file when it first reads from it, and keeps it open.
+Result<void> StepReaderImpl::hold_files() const {
+  std::set<SaveId> saves(record_.origin_saves.begin(), record_.origin_saves.end());
+  saves.insert(record_.save);
+  std::vector<rocksdb::LiveFileMetaData> files = store_->segment_files(saves);
+  if (record_.placement == Placement::kSmall) {
+    // Any of them may have entries of the step.
+    files = store_->table_files();
+    std::erase_if(files, [](const auto& file) { return file.column_family_name != "small"; });
+  }
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  const std::unique_ptr<rocksdb::Iterator> entries(
+      store_->database().NewIterator(options, family()));
+  for (const rocksdb::LiveFileMetaData& file : files) entries->Seek(file.smallestkey);
+  if (entries->status().ok()) return {};
+  return tl::unexpected<Error>(
+      with_context(to_read_error(entries->status()), step_name(record_.save.step)));
 }
 
 Result<void> StepReaderImpl::check_item(std::string_view item) const {
@@ -286,6 +307,8 @@ StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(i
 StepReader::~StepReader() = default;
 
 const StepRecord& StepReader::record() const { return impl_->record(); }
+
+Result<void> StepReader::hold_files() const { return impl_->hold_files(); }
 
 Result<ItemRecord> StepReader::read_item(std::string_view item) const {
   return impl_->read_item(item);

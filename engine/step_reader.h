@@ -28,6 +28,7 @@ class StepReaderImpl {
   // The value of one key of this save, wherever the step is placed; nullopt: there is none.
   Result<std::optional<rocksdb::PinnableSlice>> get(const std::string& key, bool is_chunk) const;
 
+  Result<void> hold_files() const;
   Result<void> check_item(std::string_view item) const;
   Result<ItemRecord> read_item(std::string_view item) const;
   Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;

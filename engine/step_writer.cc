@@ -54,6 +54,15 @@ tl::unexpected<Error> no_generation_left() {
   return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
 }
 
+Result<void> check_chunk_size(std::uint32_t size_bytes) {
+  if (size_bytes >= limits::kChunkSizeBytesMin && size_bytes <= limits::kChunkSizeBytesMax) {
+    return {};
+  }
+  return fail(ErrorCode::kLimit,
+              fmt::format("a chunk size of {} bytes is not between {} and {}", size_bytes,
+                          limits::kChunkSizeBytesMin, limits::kChunkSizeBytesMax));
+}
+
 std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -71,7 +80,7 @@ class StepWriter::Impl {
         replacement_(replacement),
         thread_count_(replacement == nullptr ? store_->thread_count()
                                              : replacement->thread_count()) {
-    started_unix_ns_ = unix_time_ns();
+    started_unix_ns_ = options_.started_unix_ns.value_or(unix_time_ns());
   }
   ~Impl();
   Impl(const Impl&) = delete;
@@ -81,7 +90,7 @@ class StepWriter::Impl {
   Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
                         std::shared_ptr<const LeafSource> source);
   void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
-  Result<StepRecord> commit(std::span<const std::uint64_t> retire);
+  Result<StepRecord> commit(const ChooseRetired& choose_retired);
   const SaveCounters& counters() const { return counters_; }
 
  private:
@@ -187,15 +196,18 @@ Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encod
   leaf.record.dtype = info.dtype;
   leaf.record.shape = std::move(info.shape);
   leaf.record.size_bytes = info.size_bytes;
-  leaf.record.chunk_size_bytes = options_.chunk_size_bytes;
+  const std::uint32_t chunk_size = info.chunk_size_bytes.value_or(options_.chunk_size_bytes);
+  STEPSTONE_TRY_CONTEXT(check_chunk_size(chunk_size), leaf_name_of(leaf));
+  leaf.record.chunk_size_bytes = chunk_size;
   leaf.compression = info.compression.value_or(options_.compression);
-  const std::uint64_t chunk_count = info.size_bytes / options_.chunk_size_bytes +
-                                    (info.size_bytes % options_.chunk_size_bytes != 0 ? 1 : 0);
+  leaf.is_shareable = info.share;
+  const std::uint64_t chunk_count =
+      info.size_bytes / chunk_size + (info.size_bytes % chunk_size != 0 ? 1 : 0);
   if (chunk_count > limits::kChunksPerLeafMax) {
     return fail(
         ErrorCode::kLimit,
         fmt::format("{}: {} chunks of {} bytes are over the limit of {} chunks", leaf_name_of(leaf),
-                    chunk_count, options_.chunk_size_bytes, limits::kChunksPerLeafMax));
+                    chunk_count, chunk_size, limits::kChunksPerLeafMax));
   }
   leaf.record.hashes.resize(static_cast<std::size_t>(chunk_count));
   leaf.is_inline = info.size_bytes <= kInlineSizeBytes && chunk_count <= 1;
@@ -339,7 +351,7 @@ StepRecord StepWriter::Impl::step_record() const {
   return record;
 }
 
-Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retire) {
+Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired) {
   if (is_begun_) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: commit() was called before", save_.step));
@@ -384,7 +396,7 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
 
   // A commit that fails on the way leaves unknown whether the step exists, so that its files must
   // not be given up: the next open finds out.
-  Result<StepRecord> committed = store_->commit(&addition, retire);
+  Result<StepRecord> committed = store_->commit(&addition, choose_retired);
   is_settled_ = committed.has_value() || !store_->check_writable();
   base_.reset();
   counters_.size_bytes = size_bytes_;
@@ -509,7 +521,7 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
 }
 
 Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
-  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  std::vector<std::byte> scratch;
   ChunkEncoder encoder;
   // The leaf that chunk run.begin belongs to.
   auto index = static_cast<std::size_t>(
@@ -519,6 +531,7 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
     PlannedLeaf& leaf = leaves_[index];
     const std::uint64_t first = first_chunks_[index];
     const std::uint64_t end = std::min<std::uint64_t>(run.end, first + leaf.planned_chunk_count());
+    scratch.resize(leaf.record.chunk_size_bytes);
     for (; at < end; ++at) {
       const auto chunk = static_cast<std::uint32_t>(at - first);
       // Without need of its bytes where the hash is known.
@@ -634,8 +647,9 @@ Result<void> StepWriter::Impl::write_records(
 
 Result<void> StepWriter::Impl::write_small(StoreImpl::Addition& addition) {
   addition.record.placement = Placement::kSmall;
-  std::vector<std::byte> scratch(options_.chunk_size_bytes);
+  std::vector<std::byte> scratch;
   for (PlannedLeaf& leaf : leaves_) {
+    scratch.resize(leaf.record.chunk_size_bytes);
     for (std::uint32_t chunk = 0; chunk < leaf.planned_chunk_count(); ++chunk) {
       const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
       addition.small_entries.emplace_back(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk),
@@ -675,7 +689,11 @@ void StepWriter::on_progress(Progress::Callback callback) {
 }
 
 Result<StepRecord> StepWriter::commit(std::span<const std::uint64_t> retire) {
-  return impl_->commit(retire);
+  return impl_->commit([&] { return std::vector<std::uint64_t>(retire.begin(), retire.end()); });
+}
+
+Result<StepRecord> StepWriter::commit_choosing(const ChooseRetired& choose) {
+  return impl_->commit(choose);
 }
 
 const SaveCounters& StepWriter::counters() const { return impl_->counters(); }
@@ -698,13 +716,7 @@ Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
     return fail(ErrorCode::kLimit,
                 fmt::format("step {} is over the limit of {}", step, limits::kStepMax));
   }
-  if (options.chunk_size_bytes < limits::kChunkSizeBytesMin ||
-      options.chunk_size_bytes > limits::kChunkSizeBytesMax) {
-    return fail(ErrorCode::kLimit,
-                fmt::format("step {}: a chunk size of {} bytes is not between {} and {}", step,
-                            options.chunk_size_bytes, limits::kChunkSizeBytesMin,
-                            limits::kChunkSizeBytesMax));
-  }
+  STEPSTONE_TRY_CONTEXT(check_chunk_size(options.chunk_size_bytes), fmt::format("step {}", step));
   if (!options.overwrite && impl_->registry().find(step)) {
     return fail(ErrorCode::kAlreadyExists,
                 fmt::format("step {} exists already in {}: choose another step, or overwrite it",

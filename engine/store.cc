@@ -63,6 +63,8 @@ std::filesystem::path Store::directory() const {
 
 bool Store::is_read_only() const { return impl_ == nullptr || impl_->options().read_only; }
 
+bool Store::is_current() const { return impl_ == nullptr || !impl_->was_changed_by_writer(); }
+
 std::vector<std::uint64_t> Store::steps() const {
   return impl_ == nullptr ? std::vector<std::uint64_t>() : impl_->registry().steps();
 }
@@ -71,6 +73,19 @@ std::optional<std::uint64_t> Store::latest_step() const {
   const std::vector<std::uint64_t> all = steps();
   if (all.empty()) return std::nullopt;
   return all.back();
+}
+
+std::vector<SaveId> Store::saves() const {
+  return impl_ == nullptr ? std::vector<SaveId>() : impl_->registry().visible_saves();
+}
+
+std::string Store::custom_metadata() const {
+  return impl_ == nullptr ? std::string() : impl_->custom_metadata();
+}
+
+Result<void> Store::set_custom_metadata(const std::string& json) {
+  if (impl_ == nullptr) return closed();
+  return impl_->set_custom_metadata(json);
 }
 
 Result<StepRecord> Store::step_record(std::uint64_t step) const {

@@ -56,9 +56,15 @@ struct SaveOptions {
   // Damage to what is shared is damage to all that share it.
   bool share = true;
   Compression compression = Compression::kAuto;
-  std::string metrics;          // JSON text, or empty.
-  std::string custom_metadata;  // JSON text, or empty.
+  std::string metrics;                          // JSON text, or empty.
+  std::string custom_metadata;                  // JSON text, or empty.
+  std::optional<std::int64_t> started_unix_ns;  // To be recorded; nullopt: now.
 };
+
+// Which steps a commit is to make invisible: asked just before it, while no other commit can come
+// between, so that it may look at the steps there are. It must not wait for the store. An error is
+// the commit's.
+using ChooseRetired = std::function<Result<std::vector<std::uint64_t>>()>;
 
 // What a save did.
 struct SaveCounters {
@@ -138,10 +144,15 @@ class Store {
 
   std::filesystem::path directory() const;
   bool is_read_only() const;
+  // Whether this shows all that has been committed: false when a store that was opened read-only
+  // has been written to since, or its files may have been moved. One small read.
+  bool is_current() const;
 
   // Visible steps, ascending.
   std::vector<std::uint64_t> steps() const;
   std::optional<std::uint64_t> latest_step() const;
+  // The saves of the visible steps, ascending: another save of a step has another generation.
+  std::vector<SaveId> saves() const;
   // kNotFound: names the steps there are.
   Result<StepRecord> step_record(std::uint64_t step) const;
 
@@ -158,6 +169,12 @@ class Store {
   // Makes the steps invisible, durably and all in one commit; their space is freed in the
   // background. kNotFound: one is not there; none was retired. kReadOnly, kClosed, kIo, kNoSpace.
   Result<void> retire(std::span<const std::uint64_t> steps);
+
+  // JSON text about the store as a whole, empty until it is set.
+  std::string custom_metadata() const;
+  // Sets it, durably. kLimit: over limits::kStoreMetadataSizeBytesMax. kReadOnly, kClosed, kIo,
+  // kNoSpace.
+  Result<void> set_custom_metadata(const std::string& json);
 
   // Encodes what the step holds unencoded, and refers to what the step before has: a new save of
   // the same step takes its place in one commit, if that is smaller. What is read from the step,
@@ -192,7 +209,10 @@ struct LeafInfo {
   std::optional<DType> dtype;  // Set exactly for kArray.
   std::vector<std::uint64_t> shape;
   std::uint64_t size_bytes = 0;
-  std::optional<Compression> compression;  // Other than the save's.
+  // Other than the save's.
+  std::optional<Compression> compression;
+  std::optional<std::uint32_t> chunk_size_bytes;
+  bool share = true;  // false: not this leaf, whatever the save does.
 };
 
 // A step being written. Collects items and leaves; commit() checks and writes them. Not
@@ -212,7 +232,7 @@ class StepWriter {
 
   // Adds a leaf of an item that was added before. `encoded_path` is encode_path()'s; `source` is
   // read during commit() and must live until then. kNotFound: no such item. kInvalidArgument,
-  // kLimit: the description does not hold together.
+  // kLimit: the description does not hold together, or the chunk size is out of bounds.
   Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
                         std::shared_ptr<const LeafSource> source);
 
@@ -227,6 +247,8 @@ class StepWriter {
   // opened again, and then shows the step or not, whole. To be called once. kMismatch: an item's
   // leaves are not those of its structure. kAlreadyExists: someone else saved the step meanwhile.
   Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
+  // The same, with the steps to make invisible chosen at the last moment.
+  Result<StepRecord> commit_choosing(const ChooseRetired& choose);
 
   // Of a commit() that has returned.
   const SaveCounters& counters() const;
@@ -268,6 +290,12 @@ class StepReader {
   StepReader& operator=(const StepReader&) = delete;
 
   const StepRecord& record() const;
+
+  // Opens all files that hold the step, so that they stay readable for as long as the Store is
+  // there, even when another process, which writes to the store, retires the step and deletes them.
+  // A Store that is open for writing needs it not. kNotFound: some are gone already, and the step
+  // with them. kIo.
+  Result<void> hold_files() const;
 
   Result<ItemRecord> read_item(std::string_view item) const;
 

@@ -573,6 +573,29 @@ Result<StepRecord> StoreImpl::commit(Addition* addition, std::span<const std::ui
   return record;
 }
 
+Result<StepRecord> StoreImpl::commit(Addition* addition, const ChooseRetired& choose) {
+  const std::scoped_lock lock(commit_mutex_);
+  STEPSTONE_TRY(check_writable());
+  const std::vector<std::uint64_t> retire = STEPSTONE_TRY(choose());
+  return commit_locked(addition, retire);
+}
+
+std::string StoreImpl::custom_metadata() {
+  const std::scoped_lock lock(commit_mutex_);
+  return store_record_.custom_metadata;
+}
+
+Result<void> StoreImpl::set_custom_metadata(const std::string& json) {
+  const std::scoped_lock lock(commit_mutex_);
+  STEPSTONE_TRY(check_writable());
+  std::string previous = std::exchange(store_record_.custom_metadata, json);
+  const Result<StepRecord> committed = commit_locked(nullptr, {});
+  if (committed) return {};
+  store_record_.custom_metadata = std::move(previous);
+  return tl::unexpected<Error>(
+      with_context(committed.error(), "metadata of the store " + directory_.string()));
+}
+
 Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
                                             std::span<const std::uint64_t> retire) {
   StoreRecord next = store_record_;

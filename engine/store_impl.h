@@ -71,6 +71,11 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // committed (that of the addition; without one, an empty record). Ends the save's life in the
   // registry only on success.
   Result<StepRecord> commit(Addition* addition, std::span<const std::uint64_t> retire);
+  // The same; `choose` is asked under the lock.
+  Result<StepRecord> commit(Addition* addition, const ChooseRetired& choose);
+
+  std::string custom_metadata();
+  Result<void> set_custom_metadata(const std::string& json);
 
   // Whether a process that writes to this store, which is open read-only here, has committed or
   // collected anything since it was opened: if files of a step are gone then, the step was retired

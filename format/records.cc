@@ -275,6 +275,12 @@ Result<void> check_leaf(const LeafRecord& record) {
 
 Result<void> check_store(const StoreRecord& record) {
   if (record.newest_step > limits::kStepMax) return corrupt("store record: impossible step");
+  if (record.custom_metadata.size() > limits::kStoreMetadataSizeBytesMax) {
+    return fail(ErrorCode::kLimit, "store record: custom metadata of " +
+                                       std::to_string(record.custom_metadata.size()) +
+                                       " bytes, over the limit of " +
+                                       std::to_string(limits::kStoreMetadataSizeBytesMax));
+  }
   return {};
 }
 
@@ -421,6 +427,7 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
   const schema::Hash store_id = to_schema(record.store_id);
   const schema::Hash digest = to_schema(record.steps_digest);
   const schema::Hash newest_hash = to_schema(record.newest_step_hash);
+  const auto custom_metadata = create_text(builder, record.custom_metadata);
   schema::StoreRecordBuilder table(builder);
   table.add_header(header);
   table.add_store_id(&store_id);
@@ -431,6 +438,7 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
   table.add_newest_step(record.newest_step);
   table.add_newest_step_hash(&newest_hash);
   table.add_next_generation(record.next_generation);
+  table.add_custom_metadata(custom_metadata);
   schema::FinishStoreRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -447,6 +455,7 @@ Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view
   record.newest_step = table->newest_step();
   record.newest_step_hash = from_schema(table->newest_step_hash());
   record.next_generation = table->next_generation();
+  record.custom_metadata = view(table->custom_metadata());
   STEPSTONE_TRY(check_store(record));
   return record;
 }

@@ -38,6 +38,7 @@ struct StoreRecord {
   std::uint64_t newest_step = 0;
   Hash128 newest_step_hash;
   std::uint32_t next_generation = 1;
+  std::string custom_metadata;  // JSON text, or empty.
 
   bool operator==(const StoreRecord&) const = default;
 };

@@ -306,14 +306,31 @@ TEST_F(CheckpointManagerTest, AReaderBesideAWriterSeesTheStepsCommittedBeforeItO
   EXPECT_EQ(open({.read_only = true})->all_steps(), (Steps{1, 2}));
 }
 
-TEST_F(CheckpointManagerTest, ASecondWriterIsTurnedAway) {
+TEST_F(CheckpointManagerTest, SeveralManagersOfOneProcessWriteToOneStore) {
   const auto manager = open();
+  const auto second = open({.save_interval_steps = 5});
+  ASSERT_TRUE(*manager->save(1, save_of(1)));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  EXPECT_EQ(second->all_steps(), Steps{1});
+  ASSERT_TRUE(*second->save(5, save_of(5)));
+  EXPECT_EQ(*second->restore(1), tree_of(1));
+  EXPECT_EQ(manager->all_steps(), (Steps{1, 5}));
+  ASSERT_TRUE(is_ok(manager->close()));
+  ASSERT_TRUE(*second->save(10, save_of(10))) << "its store is still open";
+  ASSERT_TRUE(is_ok(second->close()));
+  EXPECT_EQ(open()->all_steps(), (Steps{1, 5, 10}));
+}
+
+// A Store that was not opened by a manager stands for one of another process.
+TEST_F(CheckpointManagerTest, AWriterBesideOneOfAnotherProcessIsTurnedAway) {
+  OpenOptions options;
+  options.create_if_missing = true;
+  const auto other = Store::open(path(), options);
+  ASSERT_TRUE(is_ok(other));
   EXPECT_TRUE(
       fails(CheckpointManager::open(path()), ErrorCode::kBusy, {path().string(), "read-only"}));
-  ASSERT_TRUE(*manager->save(1, save_of(1))) << "the first is not disturbed";
-  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
-  ASSERT_TRUE(is_ok(manager->close()));
-  EXPECT_EQ(open()->all_steps(), Steps{1});
+  ASSERT_TRUE(is_ok((*other)->close()));
+  EXPECT_EQ(open()->all_steps(), Steps{});
 }
 
 TEST_F(CheckpointManagerTest, WithoutCreateADirectoryMustBeThere) {

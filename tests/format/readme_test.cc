@@ -139,6 +139,7 @@ TEST(Specification, ListsEveryLimitWithItsValue) {
       {"kRecordSizeBytesMax", number(limits::kRecordSizeBytesMax)},
       {"kInlineSizeBytesMax", number(limits::kInlineSizeBytesMax)},
       {"kMetadataSizeBytesMax", number(limits::kMetadataSizeBytesMax)},
+      {"kStoreMetadataSizeBytesMax", number(limits::kStoreMetadataSizeBytesMax)},
       {"kSegmentsPerStepMax", number(limits::kSegmentsPerStepMax)},
       {"kSourcesPerLeafMax", number(limits::kSourcesPerLeafMax)},
       {"kOriginSavesPerStepMax", number(limits::kOriginSavesPerStepMax)},

@@ -32,7 +32,8 @@ StoreRecord random_store(Random& random) {
           .steps_digest = random_hash(random),
           .newest_step = random_number(random) & limits::kStepMax,
           .newest_step_hash = random_hash(random),
-          .next_generation = static_cast<std::uint32_t>(random_number(random))};
+          .next_generation = static_cast<std::uint32_t>(random_number(random)),
+          .custom_metadata = random_json(random)};
 }
 
 StepRecord random_step(Random& random) {

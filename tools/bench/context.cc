@@ -11,6 +11,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "api/checkpoint_plan.h"
 #include "api/tree_plan.h"
 #include "engine/parallel.h"
 #include "tools/bench/raw.h"

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "api/tree_plan.h"
+#include "api/checkpoint_plan.h"
 #include "tools/bench/context.h"
 #include "tools/bench/raw.h"
 #include "tools/system.h"

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "api/checkpoint_manager.h"
-#include "api/tree_plan.h"
+#include "api/checkpoint_plan.h"
 #include "tools/bench/child.h"
 #include "tools/bench/context.h"
 #include "tools/bench/counting_file_system.h"

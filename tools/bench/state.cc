@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "api/tree_plan.h"
+#include "api/checkpoint_plan.h"
 
 namespace stepstone::bench {
 

@@ -1,0 +1,42 @@
+#include "api/async_checkpointer.h"
+
+#include <new>
+
+#include "api/checkpoint_save.h"
+
+namespace stepstone {
+
+Result<void> AsyncCheckpointer::save(const std::filesystem::path& path,
+                                     const args::CheckpointArgs& args, const SaveOptions& options) {
+  STEPSTONE_TRY(wait_until_finished());
+  STEPSTONE_TRY(check_save(path, args));
+  try {
+    const std::shared_ptr<CheckpointSave> save =
+        STEPSTONE_TRY(CheckpointSave::begin(path, args, registry(), options));
+    STEPSTONE_TRY(save->stage());
+    saving_ = Future<void>::run([save] { return save->finish(); });
+    has_save_ = true;
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kLimit, path.string() + ": out of memory");
+  }
+  return {};
+}
+
+Result<void> AsyncCheckpointer::wait_until_finished() {
+  if (!has_save_) return {};
+  has_save_ = false;
+  const Future<void> saving = std::exchange(saving_, Future<void>());
+  return saving.result();
+}
+
+Result<void> AsyncCheckpointer::check_for_errors() {
+  return saving_.is_done() ? wait_until_finished() : Result<void>();
+}
+
+Result<void> AsyncCheckpointer::close() {
+  const Result<void> finished = wait_until_finished();
+  Checkpointer::close();
+  return finished;
+}
+
+}  // namespace stepstone

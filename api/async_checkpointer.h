@@ -1,0 +1,59 @@
+#pragma once
+// One checkpoint at one path, saved in the background.
+
+#include "checkpointer.h"
+#include "future.h"
+
+namespace stepstone {
+
+// As Checkpointer, but that save() returns when what the caller may change has been copied. One
+// save at a time: the next call of anything but is_saving_in_progress() waits for it, except for
+// check_for_errors(). Not thread-safe. The destructor waits, and tells nobody of an error: call
+// close().
+class AsyncCheckpointer : public Checkpointer {
+ public:
+  using Checkpointer::Checkpointer;
+
+  // Waits for the save before it. The error of that one, if nobody has seen it; then nothing was
+  // begun. Otherwise as Checkpointer::save, for what can be found out in advance.
+  Result<void> save(const std::filesystem::path& path, const args::CheckpointArgs& args,
+                    const SaveOptions& options);
+  Result<void> save(const std::filesystem::path& path, const args::CheckpointArgs& args) {
+    return save(path, args, SaveOptions{});
+  }
+
+  // An error of the save stays for wait_until_finished().
+  template <typename T = Tree>
+  Result<T> restore(const std::filesystem::path& path) const {
+    wait();
+    return Checkpointer::restore<T>(path);
+  }
+  template <typename Args>
+  Result<typename Args::Restored> restore(const std::filesystem::path& path,
+                                          const Args& args) const {
+    wait();
+    return Checkpointer::restore(path, args);
+  }
+  Result<StepMetadata> metadata(const std::filesystem::path& path) const {
+    wait();
+    return Checkpointer::metadata(path);
+  }
+
+  bool is_saving_in_progress() const { return !saving_.is_done(); }
+  // Waits; the error of the save, once: the path holds what it held before it.
+  Result<void> wait_until_finished();
+  // The same without waiting.
+  Result<void> check_for_errors();
+  // Waits; the error of a save that nobody has seen. Idempotent.
+  Result<void> close();
+
+ private:
+  void wait() const {
+    if (has_save_) static_cast<void>(saving_.result());
+  }
+
+  Future<void> saving_;
+  bool has_save_ = false;  // Whose outcome nobody has seen.
+};
+
+}  // namespace stepstone

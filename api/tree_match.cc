@@ -1,0 +1,261 @@
+#include "api/tree_match.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <set>
+
+namespace stepstone {
+
+void Differences::add(const std::string& leaf, std::string_view what) {
+  differences_.push_back(fmt::format("leaf '{}': {}", leaf, what));
+}
+
+Result<void> Differences::check(std::string_view where) const {
+  if (differences_.empty()) return {};
+  constexpr std::size_t kShown = 5;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(kShown, differences_.size()); ++i) {
+    text += (i == 0 ? "" : "; ") + differences_[i];
+  }
+  if (differences_.size() > kShown)
+    text += fmt::format("; and {} more", differences_.size() - kShown);
+  return fail(ErrorCode::kMismatch, fmt::format("{} does not fit the target: {}", where, text));
+}
+
+namespace {
+
+std::size_t number_of(const Tree& leaf) {
+  return static_cast<std::size_t>(*leaf.get_if<std::int64_t>());
+}
+
+// Whether a target's leaf is a value that can be kept.
+bool has_value(const Leaf& leaf) {
+  return !std::holds_alternative<AbstractArray>(leaf) && !std::holds_alternative<Placeholder>(leaf);
+}
+
+// A transform, ready to be matched.
+struct Rule {
+  const Transform* transform;
+  std::regex pattern;
+};
+
+class Matcher {
+ public:
+  Matcher(const StoredItem& item, const args::PyTreeRestore& args) : item_(item), args_(args) {}
+
+  Result<TreeMatch> match(const Tree& root) {
+    if (!args_.transforms.empty()) {
+      STEPSTONE_TRY(compile());
+      match_.result = *args_.item;
+      STEPSTONE_TRY(transform_node(root, *args_.item));
+    } else if (args_.item) {
+      match_.result = match_node(root, *args_.item);
+    } else {
+      match_.result = root;
+      take_all(root);
+    }
+    STEPSTONE_TRY(differences_.check(item_.where));
+    if (args_.report != nullptr) list_dropped(root);
+    return std::move(match_);
+  }
+
+ private:
+  void differ(std::string_view what) { differences_.add(to_text(path_), what); }
+
+  LeafMatch& add_leaf(const Leaf* target) {
+    match_.leaves.push_back({.path = path_, .text = to_text(path_), .target = target});
+    return match_.leaves.back();
+  }
+
+  void take_all(const Tree& stored) {
+    if (stored.is_leaf()) add_leaf(nullptr).sources.push_back(number_of(stored));
+    for (const Tree::Child& child : stored.children()) {
+      path_.push_back(child.label);
+      take_all(child.tree);
+      path_.pop_back();
+    }
+  }
+
+  Tree match_node(const Tree& stored, const Tree& target) {
+    if (stored.kind() != target.kind()) {
+      differ(fmt::format("the checkpoint has a {}, the target a {}", to_string(stored.kind()),
+                         to_string(target.kind())));
+      return {};
+    }
+    if (target.is_leaf()) {
+      add_leaf(&target.leaf()).sources.push_back(number_of(stored));
+      return target;
+    }
+    if (stored.type_name() != target.type_name()) {
+      differ(fmt::format("the checkpoint has a '{}', the target a '{}'",
+                         printable(stored.type_name()), printable(target.type_name())));
+      return {};
+    }
+    return match_children(stored, target);
+  }
+
+  Tree match_children(const Tree& stored, const Tree& target) {
+    std::map<PathComponent, const Tree*> by_label;
+    for (const Tree::Child& child : stored.children()) by_label.emplace(child.label, &child.tree);
+    std::vector<Tree::Child> children;
+    for (const Tree::Child& wanted : target.children()) {
+      path_.push_back(wanted.label);
+      const auto found = by_label.extract(wanted.label);
+      if (!found.empty()) {
+        children.push_back({wanted.label, match_node(*found.mapped(), wanted.tree)});
+      } else if (args_.keep_missing) {
+        children.push_back(wanted);
+        keep(wanted.tree);
+      } else {
+        differ("it is in the target, but not in the checkpoint");
+      }
+      path_.pop_back();
+    }
+    if (!args_.partial_restore) {
+      for (const auto& entry : by_label) {
+        path_.push_back(entry.first);
+        differ("it is in the checkpoint, but not in the target");
+        path_.pop_back();
+      }
+    }
+    return Tree::container(target.kind(), target.type_name(), std::move(children));
+  }
+
+  // The target's own values.
+  void keep(const Tree& target) {
+    if (target.is_leaf()) {
+      if (!has_value(target.leaf())) {
+        differ("it is not in the checkpoint, and the target has no value that could be kept");
+      }
+      match_.report.kept.push_back(add_leaf(&target.leaf()).text);
+    }
+    for (const Tree::Child& child : target.children()) {
+      path_.push_back(child.label);
+      keep(child.tree);
+      path_.pop_back();
+    }
+  }
+
+  Result<void> compile() {
+    if (!args_.item) {
+      return fail(ErrorCode::kInvalidArgument, item_.where + ": transforms need a target");
+    }
+    for (const Transform& transform : args_.transforms) {
+      const auto bad = [&](std::string_view why) {
+        return fail(ErrorCode::kInvalidArgument, fmt::format("{}: transform '{}': {}", item_.where,
+                                                             printable(transform.pattern), why));
+      };
+      const int source_count = (transform.original_path ? 1 : 0) +
+                               (transform.use_fallback ? 1 : 0) + (transform.compute ? 1 : 0);
+      if (source_count > 1) {
+        return bad("only one of original_path, use_fallback and compute can be set");
+      }
+      if (transform.value_fn && (transform.use_fallback || transform.compute)) {
+        return bad("value_fn has no stored value to work on");
+      }
+      if (!transform.inputs.empty() && !transform.compute) return bad("inputs without compute");
+      try {
+        rules_.push_back({&transform, std::regex(transform.pattern)});
+      } catch (const std::regex_error& error) {
+        return bad(error.what());
+      }
+    }
+    return {};
+  }
+
+  Result<void> transform_node(const Tree& root, const Tree& target) {
+    if (target.is_leaf()) return transform_leaf(root, target.leaf());
+    for (const Tree::Child& child : target.children()) {
+      path_.push_back(child.label);
+      STEPSTONE_TRY(transform_node(root, child.tree));
+      path_.pop_back();
+    }
+    return {};
+  }
+
+  Result<void> transform_leaf(const Tree& root, const Leaf& target) {
+    LeafMatch& leaf = add_leaf(&target);
+    // The matcher of the standard library recurses with every character.
+    constexpr std::size_t kPathSizeMax = 4096;
+    if (leaf.text.size() > kPathSizeMax) {
+      return fail(ErrorCode::kLimit,
+                  fmt::format("{}: transforms do not work on paths of more than {} bytes",
+                              item_.where, kPathSizeMax));
+    }
+    for (const Rule& rule : rules_) {
+      std::smatch groups;
+      if (!std::regex_match(leaf.text, groups, rule.pattern)) continue;
+      const Transform& transform = *rule.transform;
+      if (transform.use_fallback) return fall_back(leaf);
+      leaf.transform = &transform;
+      if (transform.compute) {
+        for (const std::string& input : transform.inputs) {
+          STEPSTONE_TRY(take(root, groups.format(input), leaf));
+        }
+        return {};
+      }
+      if (transform.original_path) return take(root, groups.format(*transform.original_path), leaf);
+      return take(root, leaf.text, leaf);
+    }
+    return args_.transforms_default_to_original ? take(root, leaf.text, leaf) : fall_back(leaf);
+  }
+
+  Result<void> fall_back(LeafMatch& leaf) {
+    leaf.transform = nullptr;
+    if (!has_value(*leaf.target)) differ("the target has no value that could be kept");
+    match_.report.kept.push_back(leaf.text);
+    return {};
+  }
+
+  Result<void> take(const Tree& root, const std::string& path, LeafMatch& leaf) {
+    const LeafPath parsed = STEPSTONE_TRY_CONTEXT(parse_path(path), item_.where);
+    const Tree* const found = root.find(parsed);
+    if (found != nullptr && found->is_leaf()) {
+      leaf.sources.push_back(number_of(*found));
+    } else if (args_.keep_missing) {
+      leaf.sources.clear();
+      return fall_back(leaf);
+    } else {
+      differ(fmt::format("the checkpoint has no leaf '{}'", path));
+    }
+    return {};
+  }
+
+  void list_dropped(const Tree& root) {
+    std::set<std::size_t> used;
+    for (const LeafMatch& leaf : match_.leaves)
+      used.insert(leaf.sources.begin(), leaf.sources.end());
+    root.for_each_leaf([&](const LeafPath& path, const Leaf& leaf) {
+      if (!used.contains(static_cast<std::size_t>(std::get<std::int64_t>(leaf)))) {
+        match_.report.dropped.push_back(to_text(path));
+      }
+    });
+  }
+
+  const StoredItem& item_;
+  const args::PyTreeRestore& args_;
+  std::vector<Rule> rules_;
+  LeafPath path_;
+  TreeMatch match_;
+  Differences differences_;
+};
+
+}  // namespace
+
+Result<TreeMatch> match_tree(const StoredItem& item, const args::PyTreeRestore& args) {
+  const Tree* root = &item.skeleton;
+  if (!args.subtree.empty()) {
+    const LeafPath path = STEPSTONE_TRY_CONTEXT(parse_path(args.subtree), item.where);
+    root = item.skeleton.find(path);
+    if (root == nullptr) {
+      return fail(ErrorCode::kNotFound,
+                  fmt::format("{}: there is no '{}' in the checkpoint", item.where, args.subtree));
+    }
+  }
+  return Matcher(item, args).match(*root);
+}
+
+}  // namespace stepstone
