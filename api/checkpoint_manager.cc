@@ -42,6 +42,7 @@ Result<std::unique_ptr<CheckpointManager>> CheckpointManager::open(
     OpenOptions open_options;
     open_options.create_if_missing = options.create && !options.read_only;
     open_options.read_only = options.read_only;
+    open_options.recompress_older_than = options.storage.recompress_older_than;
     SharedStore store = STEPSTONE_TRY(SharedStore::open(directory, open_options));
     // "run/" is the directory "run".
     std::filesystem::path path = directory.has_filename() ? directory : directory.parent_path();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/recompression.h"
 #include "engine/step_reader.h"
 #include "engine/store_impl.h"
 
@@ -113,8 +114,19 @@ Result<void> Store::retire(std::span<const std::uint64_t> steps_to_retire) {
   return {};
 }
 
+Result<RecompressCounters> Store::recompress(std::uint64_t step) {
+  if (impl_ == nullptr) return closed();
+  STEPSTONE_TRY(impl_->check_writable());
+  if (!impl_->registry().find(step)) return step_not_found(*impl_, step, steps());
+  return STEPSTONE_TRY(Recompression::run(impl_, step,
+                                          {.thread_count = impl_->thread_count(),
+                                           .untouched_steps = {},
+                                           .throttle = nullptr}))
+      .counters;
+}
+
 void Store::wait_for_collector() {
-  if (impl_ != nullptr && !impl_->options().read_only) impl_->registry().wait_until_collected();
+  if (impl_ != nullptr) impl_->wait_for_background();
 }
 
 }  // namespace stepstone

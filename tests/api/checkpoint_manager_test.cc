@@ -434,6 +434,34 @@ TEST_F(CheckpointManagerTest, MayBeClosedWhileOthersAsk) {
   EXPECT_EQ(failure_count, 0);
 }
 
+TEST_F(CheckpointManagerTest, OldStepsAreCompressedInTheBackground) {
+  const CheckpointManagerOptions options = {
+      .storage = {.compression = Compression::kNone, .recompress_older_than = 1}};
+  const auto zeros = [](double last) {
+    std::vector<double> numbers(std::size_t{1} << 17);
+    numbers.back() = last;
+    return Tree::dict({{"w", array_of(numbers)}});
+  };
+  const auto is_compressed = [&](std::uint64_t step) {
+    const auto reader = *(*Store::open(path(), {.read_only = true}))->read_step(step);
+    return !reader->read_leaves("default")->front().record.codecs.empty();
+  };
+  for (std::uint64_t step = 1; step <= 2; ++step) {
+    const auto manager = open(options);
+    ASSERT_TRUE(is_ok(manager->save(step, args::StandardSave(zeros(static_cast<double>(step))))));
+    ASSERT_TRUE(is_ok(manager->close()));
+  }
+  // Step 2 shares nearly all of step 1, which is left alone because of that; a third that shares
+  // nothing sets both free.
+  const auto manager = open(options);
+  ASSERT_TRUE(is_ok(manager->save(3, large_save())));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  while (!is_compressed(1) || !is_compressed(2)) std::this_thread::yield();
+  EXPECT_FALSE(is_compressed(3));
+  EXPECT_EQ(*manager->restore(1), zeros(1));
+  EXPECT_EQ(*manager->restore(2), zeros(2));
+}
+
 // Two leaves of zeros, which compress to nothing, and are equal.
 TEST_F(CheckpointManagerTest, StorageOptionsReachTheEngine) {
   const auto stored_bytes = [&](const StorageOptions& storage) {
