@@ -24,9 +24,8 @@ class AnyValue {
   AnyValue() = default;
   // NOLINTBEGIN(google-explicit-constructor)
   template <typename T>
-  requires(!std::is_same_v<std::decay_t<T>, AnyValue>) AnyValue(T&& value)
-      : value_(std::make_shared<const std::decay_t<T>>(std::forward<T>(value))),
-        type_(&typeid(std::decay_t<T>)) {}
+  requires(!std::is_same_v<T, AnyValue>) AnyValue(T value)
+      : value_(std::make_shared<const T>(std::move(value))), type_(&typeid(T)) {}
   // NOLINTEND(google-explicit-constructor)
 
   bool has_value() const { return value_ != nullptr; }

@@ -98,8 +98,7 @@ struct ArraySave {
   Array item;
   SaveArgs save_args = {};
 
-  explicit ArraySave(Array array, SaveArgs how = {})
-      : item(std::move(array)), save_args(std::move(how)) {}
+  explicit ArraySave(Array array, SaveArgs how = {}) : item(std::move(array)), save_args(how) {}
 };
 struct ArrayRestore {
   using Restored = Array;

@@ -25,6 +25,7 @@ Result<std::vector<Slice>> whole_slice(const std::vector<Slice>& slice, Shape sh
 
 std::vector<std::uint64_t> shape_of(const std::vector<Slice>& slice) {
   std::vector<std::uint64_t> shape;
+  shape.reserve(slice.size());
   for (const Slice& axis : slice) shape.push_back(axis.end - axis.begin);
   return shape;
 }

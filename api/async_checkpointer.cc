@@ -22,11 +22,17 @@ Result<void> AsyncCheckpointer::save(const std::filesystem::path& path,
   return {};
 }
 
-Result<void> AsyncCheckpointer::wait_until_finished() {
+Result<void> AsyncCheckpointer::wait_until_finished(
+    std::optional<std::chrono::milliseconds> timeout) {
   if (!has_save_) return {};
+  const Result<void> waited = saving_.result(timeout);
+  if (!saving_.is_done()) return waited;
+  // It may have ended between the two lines above.
+  Result<void> finished = saving_.result();
   has_save_ = false;
-  const Future<void> saving = std::exchange(saving_, Future<void>());
-  return saving.result();
+  // Also what it kept for its work.
+  saving_ = Future<void>();
+  return finished;
 }
 
 Result<void> AsyncCheckpointer::check_for_errors() {

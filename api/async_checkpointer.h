@@ -1,6 +1,9 @@
 #pragma once
 // One checkpoint at one path, saved in the background.
 
+#include <chrono>
+#include <optional>
+
 #include "checkpointer.h"
 #include "future.h"
 
@@ -40,8 +43,9 @@ class AsyncCheckpointer : public Checkpointer {
   }
 
   bool is_saving_in_progress() const { return !saving_.is_done(); }
-  // Waits; the error of the save, once: the path holds what it held before it.
-  Result<void> wait_until_finished();
+  // Waits, for `timeout` at most; the error of the save, once: the path holds what it held before
+  // it. kBusy: it goes on.
+  Result<void> wait_until_finished(std::optional<std::chrono::milliseconds> timeout = std::nullopt);
   // The same without waiting.
   Result<void> check_for_errors();
   // Waits; the error of a save that nobody has seen. Idempotent.

@@ -17,6 +17,13 @@ std::string item_name(std::uint64_t step, std::string_view item) {
   return fmt::format("step {} item '{}'", step, printable(item));
 }
 
+// Names the step and item, which not every handler does by itself.
+template <typename T>
+Result<T> named(Result<T> result, const std::string& where) {
+  if (result || result.error().message.find(where) != std::string::npos) return result;
+  return tl::unexpected<Error>(with_context(std::move(result).error(), where));
+}
+
 // Handlers may be anybody's: what they throw must not get past them.
 template <typename Call>
 auto guarded(const AnyCheckpointHandler& handler, Call call) -> decltype(call()) {
@@ -126,7 +133,7 @@ Result<CheckpointPlan> CheckpointPlan::make(std::uint64_t step, const args::Chec
     plan.items_.push_back(
         {STEPSTONE_TRY_CONTEXT(registry.for_save(name, save_args), item_name(step, name)),
          ItemWriter(step, name), BackgroundSave()});
-    STEPSTONE_TRY_CONTEXT(plan.items_.back().begin(save_args), item_name(step, name));
+    STEPSTONE_TRY(named(plan.items_.back().begin(save_args), item_name(step, name)));
   }
   return plan;
 }
@@ -150,7 +157,7 @@ std::uint64_t CheckpointPlan::size_bytes() const {
 Result<void> CheckpointPlan::put(StepWriter& writer) {
   for (Item& item : items_) {
     if (item.background) continue;
-    STEPSTONE_TRY_CONTEXT(item.put(writer, storage_), item.name());
+    STEPSTONE_TRY(named(item.put(writer, storage_), item.name()));
   }
   return {};
 }
@@ -166,16 +173,16 @@ Result<std::uint64_t> CheckpointPlan::stage(StagingPool& pool) {
 Result<void> CheckpointPlan::run_background(StepWriter& writer) {
   for (Item& item : items_) {
     if (!item.background) continue;
-    STEPSTONE_TRY_CONTEXT(guarded(*item.handler, [&] { return item.background(item.writer); }),
-                          item.name());
-    STEPSTONE_TRY_CONTEXT(item.check_written(), item.name());
-    STEPSTONE_TRY_CONTEXT(item.put(writer, storage_), item.name());
+    STEPSTONE_TRY(
+        named(guarded(*item.handler, [&] { return item.background(item.writer); }), item.name()));
+    STEPSTONE_TRY(named(item.check_written(), item.name()));
+    STEPSTONE_TRY(named(item.put(writer, storage_), item.name()));
     // With what it holds.
     item.background = nullptr;
   }
   for (Item& item : items_) {
-    STEPSTONE_TRY_CONTEXT(
-        guarded(*item.handler, [&] { return item.handler->finalize(item.writer); }), item.name());
+    STEPSTONE_TRY(named(guarded(*item.handler, [&] { return item.handler->finalize(item.writer); }),
+                        item.name()));
   }
   return {};
 }
@@ -190,13 +197,7 @@ Result<AnyValue> restore_item(const StepReader& reader, std::string_view item, c
   const std::string where = item_reader.where();
   const std::string recorded = STEPSTONE_TRY_CONTEXT(recorded_handler(reader, item), where);
   const auto handler = STEPSTONE_TRY_CONTEXT(registry.for_restore(item, args, recorded), where);
-  Result<AnyValue> restored =
-      guarded(*handler, [&] { return handler->restore_any(args, item_reader); });
-  // A handler of the user's need not know where it is.
-  if (!restored && restored.error().message.find(where) == std::string::npos) {
-    return tl::unexpected<Error>(with_context(std::move(restored).error(), where));
-  }
-  return restored;
+  return named(guarded(*handler, [&] { return handler->restore_any(args, item_reader); }), where);
 }
 
 Result<args::Composite> restore_items(const StepReader& reader, const args::Composite& args,
@@ -220,7 +221,8 @@ Result<ItemMetadata> item_metadata(const StepReader& reader, std::string_view it
       STEPSTONE_TRY_CONTEXT(recorded_handler(reader, item), item_reader.where());
   const auto handler = registry.for_restore(item, {}, recorded);
   if (!handler) return item_reader.metadata();
-  return guarded(**handler, [&] { return (*handler)->metadata(item_reader); });
+  return named(guarded(**handler, [&] { return (*handler)->metadata(item_reader); }),
+               item_reader.where());
 }
 
 const ItemMetadata* StepMetadata::find(std::string_view item) const {

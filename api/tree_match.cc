@@ -66,7 +66,7 @@ class Matcher {
   void differ(std::string_view what) { differences_.add(to_text(path_), what); }
 
   LeafMatch& add_leaf(const Leaf* target) {
-    match_.leaves.push_back({.path = path_, .text = to_text(path_), .target = target});
+    match_.leaves.push_back({.path = path_, .sources = {}, .target = target});
     return match_.leaves.back();
   }
 
@@ -130,7 +130,7 @@ class Matcher {
       if (!has_value(target.leaf())) {
         differ("it is not in the checkpoint, and the target has no value that could be kept");
       }
-      match_.report.kept.push_back(add_leaf(&target.leaf()).text);
+      match_.report.kept.push_back(add_leaf(&target.leaf()).text());
     }
     for (const Tree::Child& child : target.children()) {
       path_.push_back(child.label);
@@ -178,16 +178,17 @@ class Matcher {
 
   Result<void> transform_leaf(const Tree& root, const Leaf& target) {
     LeafMatch& leaf = add_leaf(&target);
+    const std::string text = leaf.text();
     // The matcher of the standard library recurses with every character.
     constexpr std::size_t kPathSizeMax = 4096;
-    if (leaf.text.size() > kPathSizeMax) {
+    if (text.size() > kPathSizeMax) {
       return fail(ErrorCode::kLimit,
                   fmt::format("{}: transforms do not work on paths of more than {} bytes",
                               item_.where, kPathSizeMax));
     }
     for (const Rule& rule : rules_) {
       std::smatch groups;
-      if (!std::regex_match(leaf.text, groups, rule.pattern)) continue;
+      if (!std::regex_match(text, groups, rule.pattern)) continue;
       const Transform& transform = *rule.transform;
       if (transform.use_fallback) return fall_back(leaf);
       leaf.transform = &transform;
@@ -198,15 +199,15 @@ class Matcher {
         return {};
       }
       if (transform.original_path) return take(root, groups.format(*transform.original_path), leaf);
-      return take(root, leaf.text, leaf);
+      return take(root, text, leaf);
     }
-    return args_.transforms_default_to_original ? take(root, leaf.text, leaf) : fall_back(leaf);
+    return args_.transforms_default_to_original ? take(root, text, leaf) : fall_back(leaf);
   }
 
   Result<void> fall_back(LeafMatch& leaf) {
     leaf.transform = nullptr;
     if (!has_value(*leaf.target)) differ("the target has no value that could be kept");
-    match_.report.kept.push_back(leaf.text);
+    match_.report.kept.push_back(leaf.text());
     return {};
   }
 

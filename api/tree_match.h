@@ -14,10 +14,11 @@ namespace stepstone {
 // One leaf of the result.
 struct LeafMatch {
   LeafPath path;
-  std::string text;                  // The path as it is shown.
   std::vector<std::size_t> sources;  // In StoredItem::leaves. Empty: the target's own value.
   const Leaf* target = nullptr;      // Null: as saved.
   const Transform* transform = nullptr;
+
+  std::string text() const { return to_text(path); }  // As it is shown.
 };
 
 struct TreeMatch {

@@ -70,8 +70,9 @@ class TreeReader {
       const LeafMatch& match = match_.leaves[i];
       if (match.sources.empty() && match.transform == nullptr) continue;
       LeafJob job{.match = &match, .result = results[i]};
-      if (const RestoreArgs* const args = args_.restore_args.find(match.path, match.text)) {
-        job.args = *args;
+      if (!args_.restore_args.empty()) {
+        const RestoreArgs* const args = args_.restore_args.find(match.path, match.text());
+        if (args != nullptr) job.args = *args;
       }
       const bool is_skipped = job.args.skip || (match.target != nullptr &&
                                                 std::holds_alternative<Placeholder>(*match.target));
@@ -83,7 +84,7 @@ class TreeReader {
       if (planned) {
         jobs_.push_back(std::move(job));
       } else if (planned.error().code == ErrorCode::kMismatch) {
-        differences.add(match.text, planned.error().message);
+        differences.add(match.text(), planned.error().message);
       } else {
         return in_leaf(planned.error(), match);
       }
@@ -135,7 +136,7 @@ class TreeReader {
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
       if (!errors[i]) continue;
       if (errors[i]->code != ErrorCode::kMismatch) return in_leaf(*errors[i], *jobs_[i].match);
-      differences.add(jobs_[i].match->text, errors[i]->message);
+      differences.add(jobs_[i].match->text(), errors[i]->message);
     }
     STEPSTONE_TRY(differences.check(item_.where));
     if (args_.report != nullptr) *args_.report = std::move(match_.report);
@@ -148,7 +149,7 @@ class TreeReader {
  private:
   tl::unexpected<Error> in_leaf(Error error, const LeafMatch& match) const {
     return tl::unexpected<Error>(
-        with_context(std::move(error), fmt::format("{} leaf '{}'", item_.where, match.text)));
+        with_context(std::move(error), fmt::format("{} leaf '{}'", item_.where, match.text())));
   }
 
   // Whoever names a node that is not there has mistyped it.

@@ -90,6 +90,8 @@ TEST_F(CheckpointersTest, AnAsynchronousSaveCopiesWhatItsCallerMayChange) {
                                 {"gated", GatedSave{gate}}}))));
   EXPECT_TRUE(checkpointer.is_saving_in_progress());
   EXPECT_TRUE(is_ok(checkpointer.check_for_errors())) << "does not wait";
+  EXPECT_TRUE(
+      fails(checkpointer.wait_until_finished(std::chrono::milliseconds(1)), ErrorCode::kBusy));
   weights.assign(3, 9);
   EXPECT_TRUE(fails(Checkpointer().metadata(at("c")), ErrorCode::kNotFound)) << "not there yet";
   gate->open();

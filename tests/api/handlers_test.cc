@@ -251,7 +251,7 @@ class FilesHandler final : public FileCheckpointHandler<FilesSave, FilesRestore>
                           const std::filesystem::path& directory) const override {
     std::filesystem::create_directory(directory / "sub");
     std::ofstream(directory / "sub" / "text") << args.text;
-    std::ofstream(directory / "empty");
+    const std::ofstream empty(directory / "empty");
     if (args.with_link) std::filesystem::create_symlink("/etc/passwd", directory / "link");
     return {};
   }

@@ -39,11 +39,11 @@ class LeafArgsTest : public ::testing::Test {
 };
 
 const Tree& params() {
-  static const Tree tree =
+  static const Tree kTree =
       Tree::dict({{"enc", Tree::dict({{"w", array_of<float>({1.5, 2.5})}, {"b", 1}})},
                   {"dec", Tree::dict({{"w", array_of<float>({3.25})}})},
                   {"name", "net"}});
-  return tree;
+  return kTree;
 }
 
 TEST_F(LeafArgsTest, SavesInAnotherDtypeByPatternAndByTree) {
