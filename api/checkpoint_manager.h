@@ -1,49 +1,30 @@
 #pragma once
-// A run's checkpoints: saves in the background, keeps the newest, brings them back.
+// A run's checkpoints: saves in the background, keeps what policies say, brings them back.
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "args.h"
+#include "checkpoint_manager_options.h"
+#include "held_step.h"
+#include "item_metadata.h"
 #include "statistics.h"
-#include "storage_options.h"
 
 namespace stepstone {
 
-struct CheckpointManagerOptions {
-  std::uint64_t save_interval_steps = 1;  // save() acts on multiples of this. Not 0.
-  std::optional<std::uint64_t>
-      max_to_keep;         // The newest so many survive each save; nullopt: all. Not 0.
-  bool create = true;      // Create the directory if it is missing.
-  bool read_only = false;  // save() and delete_step() fail with kReadOnly.
-  bool enable_async_checkpointing = true;  // false: save() returns when the step is durable.
-
-  StorageOptions storage;
-
-  // How many bytes the saves in the background may hold together: the leaves of each, copied or
-  // referred to, from save() until its step is durable. A save that does not fit waits until it
-  // does, or until it is alone. 0: one save at a time, and so at most one copy of the state.
-  std::uint64_t async_queue_size_bytes = 0;
-  // So much memory for copies is obtained, and its pages too, by open() instead of the first save.
-  // As large as the borrowed arrays of a save (of all saves in the queue), it makes the first save
-  // stall no longer than the others.
-  std::uint64_t staging_reserve_bytes = 0;
-
-  // Called once for each save that succeeded, when its step is durable, and for each restore that
-  // did: by the thread that finished it, which for an asynchronous save is the manager's own. One
-  // call of on_save at a time; those of on_restore may overlap. Waiting for a save waits for its
-  // callback too, so that a callback must not wait for one: of this manager, it may call only the
-  // methods that are const, and check_for_errors(). An exception that it throws is dropped.
-  std::function<void(const SaveStatistics& statistics)> on_save = nullptr;
-  std::function<void(const RestoreStatistics& statistics)> on_restore = nullptr;
+struct RootMetadata {
+  std::optional<Tree> custom_metadata;
 };
 
-// Works on a store directory. May be used from several threads.
+// Works on a store directory. May be used from several threads, and by several managers on one
+// directory in one process, which share its open store: each sees the steps of the others. Other
+// processes may open it read-only meanwhile. A manager that is read-only shows the steps that were
+// there when it was opened or last reloaded, and are still there as far as it knows.
 //
 // Asynchronous saves are written by one thread of the manager, in the order in which they were
 // begun. Memory for copies is kept for the next save, until the manager is closed. A save that
@@ -54,66 +35,114 @@ struct CheckpointManagerOptions {
 class CheckpointManager {
  public:
   struct SaveOptions {
-    bool force = false;           // Save whatever the interval says.
-    std::string metrics;          // JSON text, or empty.
-    std::string custom_metadata;  // JSON text, or empty.
+    bool force = false;             // Save whatever the policy says; also a step before the newest.
+    JsonText metrics = {};          // What best_fn and policies rank by.
+    JsonText custom_metadata = {};  // A JSON dict.
+    bool overwrite = false;         // Replace the step if it is there, atomically.
   };
 
-  // kInvalidArgument: an option is impossible, or the directory is something else. kNotFound: it is
-  // not there, and options.create is false or options.read_only is set. kBusy: another process
-  // writes to it. kCorrupt: see Store::open in engine/store.h. kLimit: no memory, not for
-  // options.staging_reserve_bytes either. kIo, kNoSpace, kPermissionDenied, kReadOnly.
+  // kInvalidArgument: an option is impossible, or two that do not go together were given, or the
+  // directory is something else. kNotFound: it is not there, and options.create is false or
+  // options.read_only is set. kBusy: another process writes to it. kCorrupt: see Store::open in
+  // engine/store.h. kLimit: no memory, not for options.staging_reserve_bytes either; or the run's
+  // metadata is too large. kIo, kNoSpace, kPermissionDenied, kReadOnly.
   static Result<std::unique_ptr<CheckpointManager>> open(
-      const std::filesystem::path& directory, const CheckpointManagerOptions& options = {});
+      const std::filesystem::path& directory, const CheckpointManagerOptions& options = {},
+      const ManagerItems& items = {});
   // Closes; a background error that nobody has seen is written to standard error.
   ~CheckpointManager();
   CheckpointManager(const CheckpointManager&) = delete;
   CheckpointManager& operator=(const CheckpointManager&) = delete;
 
-  // Begins to save `args` as `step` and returns true, or false if the interval says no. Borrowed
-  // arrays are copied before this returns (after a wait for room in the queue, all that the trainer
-  // waits for); owned arrays are only referred to, and let go, perhaps by the manager's thread,
-  // when the save has ended. The step exists, durably, once wait_until_finished() says so. Any
-  // error below is found before anything is queued. kAlreadyExists: the step is there, or on its
-  // way. kInvalidArgument, kLimit: the tree cannot be saved, and the message names the leaf; or
-  // there is no memory. kClosed, kReadOnly. Or the error of an earlier save, which the message
-  // names; then this one has not begun.
-  Result<bool> save(std::uint64_t step, const args::StandardSave& args, const SaveOptions& options);
-  Result<bool> save(std::uint64_t step, const args::StandardSave& args) {
+  // Begins to save `args` (an args::Composite of named items, or the arguments of the one object)
+  // as `step` and returns true, or false if the policy says no. Borrowed arrays are copied before
+  // this returns (after a wait for room in the queue, all that the trainer waits for); owned arrays
+  // are only referred to, and let go, perhaps by the manager's thread, when the save has ended. The
+  // step exists, durably, once wait_until_finished() says so; when the process is about to be
+  // ended, it is waited for right away. Any error below is found before anything is queued, and
+  // changes nothing. kAlreadyExists: the step is there or on its way, and options.overwrite is not
+  // set. kInvalidArgument, kLimit: the step is over limits::kStepMax, or there are no args, or what
+  // they hold cannot be saved (the message names the leaf), or they are of the other kind than the
+  // manager's; or there is no memory. kBusy: a wait for earlier saves timed out. kClosed,
+  // kReadOnly. Or the error of an earlier save, which the message names; then this one has not
+  // begun.
+  Result<bool> save(std::uint64_t step, const args::CheckpointArgs& args,
+                    const SaveOptions& options);
+  Result<bool> save(std::uint64_t step, const args::CheckpointArgs& args) {
     return save(step, args, SaveOptions{});
   }
 
-  // Whether save() would act on `step`: it is a multiple of the interval, or there is no step yet
-  // and none on its way.
+  // Whether the policy would let save() act on `step`. Does not ask whether the step is there.
   bool should_save(std::uint64_t step) const;
 
   // Waits for all saves in the background. The error of the first that failed, once: its step does
-  // not exist then.
+  // not exist then. kBusy: the wait timed out.
   Result<void> wait_until_finished();
   // The same without waiting: the error of a save that has failed, once.
   Result<void> check_for_errors();
   bool is_saving_in_progress() const;
 
-  // `step` nullopt: the newest. kNotFound, kMismatch, kCorrupt, kIo, kClosed. Waits for the saves
-  // in the background first.
-  Result<Tree> restore(std::optional<std::uint64_t> step, const args::StandardRestore& args = {});
+  // `step` nullopt: the newest. With args::Composite, the items that it names (with the arguments
+  // that it has for each, or as they were saved), or all, where it is empty; with the arguments of
+  // one object, that. kNotFound: no such step or item. kInvalidArgument: the step is of the other
+  // kind. kMismatch, kUnsupported, kCorrupt, kIo, kClosed; kBusy: the wait timed out. Waits for the
+  // saves in the background first.
+  template <typename Restore>
+  Result<typename Restore::Restored> restore(std::optional<std::uint64_t> step,
+                                             const Restore& args) {
+    return STEPSTONE_TRY(restore_any(step, args)).template get<typename Restore::Restored>();
+  }
+  // The one object, as it was saved.
+  Result<Tree> restore(std::optional<std::uint64_t> step) {
+    return STEPSTONE_TRY(restore_any(step, {})).get<Tree>();
+  }
+  // Where the type is not known before: an args::Composite for named items.
+  Result<AnyValue> restore_any(std::optional<std::uint64_t> step, const args::CheckpointArgs& args);
+
+  // The step stays readable through what is returned, even when it is retired or overwritten
+  // meanwhile. kNotFound, kClosed; kBusy: the wait for saves timed out.
+  Result<HeldStep> hold(std::optional<std::uint64_t> step);
 
   // Of the steps that are durable; saves in the background are not among them.
   std::optional<std::uint64_t> latest_step() const;
+  // The one that best_fn ranks first; without best_fn, or where no step has such metrics, the
+  // newest.
+  std::optional<std::uint64_t> best_step() const;
   std::vector<std::uint64_t> all_steps() const;  // Ascending.
+  std::string step_name(std::uint64_t step) const;
+
+  // Reads no arrays. kNotFound, kCorrupt, kIo, kClosed.
+  Result<StepMetadata> metadata(std::uint64_t step) const;
+  Result<RootMetadata> metadata() const;  // kClosed.
+  // By name; the one object is "default".
+  Result<std::vector<std::pair<std::string, ItemMetadata>>> item_metadata(std::uint64_t step) const;
+  // nullopt: it was saved without. kNotFound, kClosed.
+  Result<std::optional<Tree>> metrics(std::uint64_t step) const;
+
+  // Shows what other processes have committed: only a read-only manager needs it. kClosed, and as
+  // open(); what was shown before stays then.
+  Result<void> reload();
+
+  // Whatever a policy says. kNotFound, kReadOnly, kClosed; kBusy: the wait for saves timed out.
+  // Waits for the saves in the background first.
+  Result<void> delete_step(std::uint64_t step);
+
+  // The process is about to be ended: the same as options.preemption->request().
+  void request_preemption();
+  // Whether the trainer should end: there was a notice, and since then a save() has had the
+  // occasion to save (by default every one does). To be asked after save(step).
+  bool reached_preemption(std::uint64_t step) const;
 
   // Of the newest save, or restore, that succeeded; nullopt: there was none.
   std::optional<SaveStatistics> last_save_statistics() const;
   std::optional<RestoreStatistics> last_restore_statistics() const;
 
-  // kNotFound, kReadOnly, kClosed. Waits for the saves in the background first.
-  Result<void> delete_step(std::uint64_t step);
-
   const std::filesystem::path& directory() const;
 
-  // Waits for the saves in the background; then closes the store, and gives back the memory.
-  // Returns the error of a save that nobody has seen. Idempotent. kBusy: a restore is running in
-  // another thread; the manager stays open.
+  // Waits for the saves in the background; then gives back the memory and its share in the store,
+  // which is closed with the last manager of the process. Returns the error of a save that nobody
+  // has seen. Idempotent. kBusy: this is the last one, and a restore is running in another thread
+  // or a HeldStep is still there, or the wait timed out; the manager stays open.
   Result<void> close();
 
  private:

@@ -107,6 +107,13 @@ SharedStore::~SharedStore() {
   entry_.reset();
 }
 
+SharedStore SharedStore::share() const {
+  STEPSTONE_ASSERT(entry_ != nullptr);
+  // Nobody may be about to find that it is the last one.
+  const std::scoped_lock lock(table().mutex);
+  return SharedStore(entry_, directory_, options_);
+}
+
 Store& SharedStore::operator*() const {
   STEPSTONE_ASSERT(entry_ != nullptr);
   return *entry_->store;

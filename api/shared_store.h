@@ -31,6 +31,9 @@ class SharedStore {
   SharedStore& operator=(SharedStore&& other) noexcept;
   ~SharedStore();
 
+  // Another share in the same store.
+  SharedStore share() const;
+
   // Until close() or reload().
   Store& operator*() const;
   Store* operator->() const;

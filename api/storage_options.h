@@ -1,6 +1,8 @@
 #pragma once
 // How saves store their leaves.
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,9 @@ struct StorageOptions {
   // Refer to what the step before has, and to equal leaves, instead of storing it again. Damage to
   // bytes that several steps share is damage to all of them.
   bool share = true;
+  // Compress, in the background, what the steps but the newest so many hold uncompressed. nullopt:
+  // they stay as they were saved. Of a CheckpointManager alone.
+  std::optional<std::size_t> recompress_older_than;
 };
 
 }  // namespace stepstone

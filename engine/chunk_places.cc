@@ -27,15 +27,17 @@ void keep_used_sources(LeafRecord& record, std::vector<ChunkPlace>& places) {
   if (record.sources.empty()) return;
   std::vector<std::uint32_t> new_numbers(record.sources.size() + 1, 0);
   std::vector<ChunkSource> used;
-  for (ChunkPlace& place : places) {
-    if (place.source == 0) continue;
-    std::uint32_t& number = new_numbers[place.source];
+  const auto renumber = [&](std::uint32_t& source) {
+    if (source == 0) return;
+    std::uint32_t& number = new_numbers[source];
     if (number == 0) {
-      used.push_back(record.sources[place.source - 1]);
+      used.push_back(record.sources[source - 1]);
       number = static_cast<std::uint32_t>(used.size());
     }
-    place.source = number;
-  }
+    source = number;
+  };
+  for (ChunkPlace& place : places) renumber(place.source);
+  for (ChunkBase& base : record.bases) renumber(base.source);
   record.sources = std::move(used);
 }
 

@@ -38,8 +38,8 @@ std::vector<ChunkPlace> places_of(const LeafRecord& record, SaveId own, std::str
                                   std::string_view encoded_path, std::uint32_t first,
                                   std::uint32_t count);
 
-// The other way: fills in the origins and extents of `record`, whose sources and stored sizes are
-// complete, from one place per chunk. Sources that no place uses are dropped.
+// The other way: fills in the origins and extents of `record`, whose sources, stored sizes and
+// bases are complete, from one place per chunk. Sources that no place and no base uses are dropped.
 void set_places(LeafRecord& record, SaveId own, std::string_view item,
                 std::string_view encoded_path, std::vector<ChunkPlace> places);
 

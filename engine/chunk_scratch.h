@@ -12,6 +12,7 @@ namespace stepstone {
 struct ChunkScratch {
   std::vector<std::byte> stored;
   std::vector<std::byte> decoded;
+  std::vector<std::byte> base;
   ChunkDecoder decoder;
 };
 

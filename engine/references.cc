@@ -48,6 +48,14 @@ void ChunkSet::add(std::string_view key, std::uint32_t size_bytes) {
   leaf->second[number] = size_bytes;
 }
 
+bool ChunkSet::contains(std::string_view key) const {
+  STEPSTONE_ASSERT(key.size() > kNumberSizeBytes);
+  const auto leaf = leaves_.find(key.substr(0, key.size() - kNumberSizeBytes));
+  if (leaf == leaves_.end()) return false;
+  const std::uint32_t number = number_of(key);
+  return number < leaf->second.size() && leaf->second[number] != 0;
+}
+
 std::uint64_t ChunkSet::size_bytes_between(std::string_view first, std::string_view last) const {
   std::uint64_t sum = 0;
   for (const auto& [prefix, sizes] : leaves_) {
@@ -107,15 +115,23 @@ Result<void> visit_references(StoreImpl& store, SaveId referrer,
     const std::string_view key = entries->key().ToStringView();
     const LeafRecord record =
         STEPSTONE_TRY_CONTEXT(decode_leaf_record(entries->value().ToStringView(), key), what);
-    if (record.origins.empty()) continue;
+    if (record.origins.empty() && record.bases.empty()) continue;
     const DecodedKey leaf = STEPSTONE_TRY_CONTEXT(decode_key(key), what);
+    const auto key_of_chunk_0 = [&](SaveId save, std::uint32_t source) {
+      return source == 0 ? chunk_key(save, leaf.item, leaf.encoded_path, 0)
+                         : chunk_key(save, record.sources[source - 1].item,
+                                     record.sources[source - 1].encoded_path, 0);
+    };
+    for (const ChunkBase& base : record.bases) {
+      if (base.save == referrer) continue;
+      std::string chunk = key_of_chunk_0(base.save, base.source);
+      set_number(chunk, base.chunk);
+      const std::uint64_t size_bytes = chunk_block_size_bytes(chunk.size(), base.stored_size);
+      visit(base.save, chunk, static_cast<std::uint32_t>(size_bytes));
+    }
     for (const ChunkOrigin& origin : record.origins) {
       if (origin.save == referrer) continue;
-      const bool is_own_place = origin.source == 0;
-      std::string chunk = is_own_place
-                              ? chunk_key(origin.save, leaf.item, leaf.encoded_path, 0)
-                              : chunk_key(origin.save, record.sources[origin.source - 1].item,
-                                          record.sources[origin.source - 1].encoded_path, 0);
+      std::string chunk = key_of_chunk_0(origin.save, origin.source);
       for (std::uint32_t number = origin.first_chunk;
            number - origin.first_chunk < origin.chunk_count; ++number) {
         set_number(chunk, number);

@@ -22,6 +22,7 @@ class ChunkSet {
   // `key` is chunk_key()'s; `size_bytes` what the entry takes in a segment, not 0.
   void add(std::string_view key, std::uint32_t size_bytes);
 
+  bool contains(std::string_view key) const;
   // What the chunks whose keys are in [first, last] take.
   std::uint64_t size_bytes_between(std::string_view first, std::string_view last) const;
   std::uint64_t size_bytes() const;

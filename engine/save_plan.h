@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,30 @@ struct PlannedItem {
 struct BaseLeaf {
   LeafRecord record;
   std::vector<ChunkPlace> places;
+  std::vector<bool> is_offered;  // The chunks that may be referred to; empty: all.
+
+  // What a delta of the chunk of this number would differ from: that chunk, or, where it is a delta
+  // itself, what that one differs from. nullopt: there is none.
+  std::optional<ChunkBase> delta_base(const LeafRecord& leaf, std::uint32_t chunk) const {
+    if (chunk >= record.chunk_count() || (!is_offered.empty() && !is_offered[chunk]) ||
+        record.chunk_size_at(chunk) != leaf.chunk_size_at(chunk)) {
+      return std::nullopt;
+    }
+    if (const ChunkBase* const base = record.base_of(chunk)) return *base;
+    return ChunkBase{.chunk = chunk,
+                     .save = places[chunk].save,
+                     .source = places[chunk].source,
+                     .codec = record.codec_at(chunk),
+                     .stored_size = static_cast<std::uint32_t>(record.stored_size_at(chunk)),
+                     .hash = record.hashes[chunk]};
+  }
+
+  // Whether it has the same chunk as `leaf`, whose hash is known.
+  bool has(const LeafRecord& leaf, std::uint32_t chunk) const {
+    return chunk < record.chunk_count() && (is_offered.empty() || is_offered[chunk]) &&
+           record.chunk_size_at(chunk) == leaf.chunk_size_at(chunk) &&
+           record.hashes[chunk] == leaf.hashes[chunk];
+  }
 };
 
 struct PlannedLeaf {
@@ -36,11 +61,13 @@ struct PlannedLeaf {
   bool is_inline = false;
   bool is_shareable = true;
   Compression compression = Compression::kNone;
-  bool is_encoded = false;  // Its chunks go through the encoder.
+  bool is_encoded = false;  // Its chunks go through the encoder...
+  bool is_delta = false;    // ...as differences from those of `base`, where that is smaller.
   bool is_hashed = false;   // The record's hashes are known before the chunks are written.
   const PlannedLeaf* equal = nullptr;  // A leaf of the same save with the same bytes.
   std::unique_ptr<BaseLeaf> base;      // Null: nothing to share with.
   std::vector<ChunkPlace> places;      // One per chunk, unless inline.
+  std::vector<ChunkBase> bases;        // Of the chunks that are deltas, by number; empty: none is.
 
   ElementLayout layout() const {
     return record.dtype ? element_layout(*record.dtype) : ElementLayout();

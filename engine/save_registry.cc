@@ -52,6 +52,14 @@ std::vector<std::uint64_t> SaveRegistry::steps() const {
   return steps;
 }
 
+std::vector<SaveId> SaveRegistry::visible_saves() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<SaveId> saves;
+  saves.reserve(visible_.size());
+  for (const auto& [step, visible] : visible_) saves.push_back(visible.record.save);
+  return saves;
+}
+
 std::optional<VisibleStep> SaveRegistry::find(std::uint64_t step) const {
   const std::scoped_lock lock(mutex_);
   const auto found = visible_.find(step);

@@ -51,6 +51,7 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
   void raise_next_generation(std::uint32_t next_generation);
 
   std::vector<std::uint64_t> steps() const;
+  std::vector<SaveId> visible_saves() const;  // By step.
   std::optional<VisibleStep> find(std::uint64_t step) const;
 
   // The step's record, and a lease on it taken in the same instant; nullopt: no such step.

@@ -24,6 +24,8 @@ class SharingBase::Impl {
   Impl(std::shared_ptr<StoreImpl> store, SaveRegistry::Leased leased)
       : reader_(std::move(store), std::move(leased)) {}
 
+  const StepReaderImpl& reader() const { return reader_; }
+
   void find(std::span<PlannedLeaf> leaves) const {
     if (leaves.empty()) return;
     const std::string& item = *leaves.front().item;
@@ -79,11 +81,11 @@ SharingBase::SharingBase(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 SharingBase::~SharingBase() = default;
 
-std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store,
-                                               std::uint64_t step) {
+std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store, std::uint64_t step,
+                                               bool only_earlier) {
   const std::vector<std::uint64_t> steps = store->registry().steps();
-  if (steps.empty()) return nullptr;
   const auto next = std::lower_bound(steps.begin(), steps.end(), step);
+  if (steps.empty() || (only_earlier && next == steps.begin())) return nullptr;
   std::optional<SaveRegistry::Leased> leased =
       store->registry().lease(next == steps.begin() ? steps.back() : *std::prev(next));
   if (!leased || leased->record.placement != Placement::kSegments ||
@@ -96,10 +98,16 @@ std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store,
 
 void SharingBase::find(std::span<PlannedLeaf> leaves) const { impl_->find(leaves); }
 
+Result<void> SharingBase::read_base(const PlannedLeaf& leaf, const ChunkBase& base,
+                                    std::span<std::byte> destination) const {
+  return impl_->reader().read_base(*leaf.item, leaf.encoded_path, leaf.record, base, destination);
+}
+
 namespace {
 
-// Of the beginning, middle and end.
+// Of the beginning, middle and end; of the hashes where they are known.
 Result<Hash128> sample_hash(const PlannedLeaf& leaf) {
+  if (leaf.is_hashed) return hash128(std::as_bytes(std::span(leaf.record.hashes)));
   const std::uint64_t size_bytes = leaf.record.size_bytes;
   std::vector<std::byte> sample;
   std::vector<std::byte> scratch(kSampleSizeBytes);
@@ -152,6 +160,7 @@ Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_co
   for (const auto& entry : alike) {
     if (entry.second.size() == 1) continue;
     for (PlannedLeaf* const leaf : entry.second) {
+      if (leaf->is_hashed) continue;
       leaf->is_hashed = true;
       for (std::uint32_t c = 0; c < leaf->record.chunk_count(); ++c) chunks.emplace_back(leaf, c);
     }
@@ -179,19 +188,21 @@ void refer_to_equal_leaf(PlannedLeaf& leaf, SaveId save) {
   leaf.record.codecs = other.record.codecs;
   leaf.record.stored_sizes = other.record.stored_sizes;
   leaf.places = other.places;
+  leaf.bases = other.bases;
   // The sources of the other leaf, and behind them the other leaf itself; each of them may be this
   // leaf's own place in an earlier save.
   leaf.record.sources = other.record.sources;
   leaf.record.sources.push_back({*other.item, other.encoded_path});
   const auto others_place = static_cast<std::uint32_t>(leaf.record.sources.size());
-  for (ChunkPlace& place : leaf.places) {
-    if (place.source == 0) place.source = others_place;
-    const ChunkSource& source = leaf.record.sources[place.source - 1];
-    if (place.save != save && source.item == *leaf.item &&
-        source.encoded_path == leaf.encoded_path) {
-      place.source = 0;
+  const auto translate = [&](SaveId holder, std::uint32_t& number) {
+    if (number == 0) number = others_place;
+    const ChunkSource& source = leaf.record.sources[number - 1];
+    if (holder != save && source.item == *leaf.item && source.encoded_path == leaf.encoded_path) {
+      number = 0;
     }
-  }
+  };
+  for (ChunkPlace& place : leaf.places) translate(place.save, place.source);
+  for (ChunkBase& base : leaf.bases) translate(base.save, base.source);
 }
 
 }  // namespace stepstone

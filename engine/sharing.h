@@ -13,8 +13,10 @@ namespace stepstone {
 // The earlier step that a save shares chunks with, held against collection while this lives.
 class SharingBase {
  public:
-  // The latest step before `step`, or else the latest; null: none whose chunks could be shared.
-  static std::unique_ptr<SharingBase> open(std::shared_ptr<StoreImpl> store, std::uint64_t step);
+  // The latest step before `step`, or else, unless `only_earlier`, the latest; null: none whose
+  // chunks could be shared.
+  static std::unique_ptr<SharingBase> open(std::shared_ptr<StoreImpl> store, std::uint64_t step,
+                                           bool only_earlier = false);
   ~SharingBase();
   SharingBase(const SharingBase&) = delete;
   SharingBase& operator=(const SharingBase&) = delete;
@@ -23,6 +25,11 @@ class SharingBase {
   // in the same way. A record that cannot be read is no reason to fail: its leaf is not shared.
   // `leaves` are of one item, sorted by path.
   void find(std::span<PlannedLeaf> leaves) const;
+
+  // The bytes of what a chunk of `leaf`, which find() has seen, may differ from. kCorrupt, kIo.
+  // Safe from several threads.
+  Result<void> read_base(const PlannedLeaf& leaf, const ChunkBase& base,
+                         std::span<std::byte> destination) const;
 
  private:
   class Impl;

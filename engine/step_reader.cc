@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "engine/parallel.h"
 #include "engine/rocksdb_support.h"
@@ -53,11 +54,31 @@ Error StepReaderImpl::to_read_error(const rocksdb::Status& status) const {
   Error error = to_error(status, "reading");
   if (status.IsPathNotFound() && store_->was_changed_by_writer()) {
     return {ErrorCode::kNotFound,
-            "the process that writes to the store has retired the step since this read-only view "
-            "was opened, or moved chunks that it shares: open it again"};
+            "the process that writes to the store has retired or recompressed the step since this "
+            "read-only view was opened, or moved chunks that it shares: open it again"};
   }
   if (status.IsPathNotFound() || status.IsCorruption()) error.code = ErrorCode::kCorrupt;
   return error;
+}
+
+// RocksDB opens a file when it first reads from it, and keeps it open.
+Result<void> StepReaderImpl::hold_files() const {
+  std::set<SaveId> saves(record_.origin_saves.begin(), record_.origin_saves.end());
+  saves.insert(record_.save);
+  std::vector<rocksdb::LiveFileMetaData> files = store_->segment_files(saves);
+  if (record_.placement == Placement::kSmall) {
+    // Any of them may have entries of the step.
+    files = store_->table_files();
+    std::erase_if(files, [](const auto& file) { return file.column_family_name != "small"; });
+  }
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  const std::unique_ptr<rocksdb::Iterator> entries(
+      store_->database().NewIterator(options, family()));
+  for (const rocksdb::LiveFileMetaData& file : files) entries->Seek(file.smallestkey);
+  if (entries->status().ok()) return {};
+  return tl::unexpected<Error>(
+      with_context(to_read_error(entries->status()), step_name(record_.save.step)));
 }
 
 Result<void> StepReaderImpl::check_item(std::string_view item) const {
@@ -162,6 +183,27 @@ std::string StepReaderImpl::key_of_chunk(std::string_view item, const StoredLeaf
   return chunk_key(save, source.item, source.encoded_path, chunk);
 }
 
+std::string StepReaderImpl::key_of_base(std::string_view item, std::string_view encoded_path,
+                                        const LeafRecord& record, const ChunkBase& base) {
+  if (base.source == 0) return chunk_key(base.save, item, encoded_path, base.chunk);
+  const ChunkSource& source = record.sources[base.source - 1];
+  return chunk_key(base.save, source.item, source.encoded_path, base.chunk);
+}
+
+Result<void> StepReaderImpl::read_base(std::string_view item, std::string_view encoded_path,
+                                       const LeafRecord& record, const ChunkBase& base,
+                                       std::span<std::byte> destination) const {
+  const auto value =
+      STEPSTONE_TRY(get(key_of_base(item, encoded_path, record, base), /*is_chunk=*/true));
+  if (!value) return fail(ErrorCode::kCorrupt, "it is gone");
+  const ChunkScratchPool::Lease scratch = scratches_.take();
+  STEPSTONE_TRY(scratch->decoder.decode(base.codec, as_bytes(value->ToStringView()), destination));
+  if (hash128(destination) != base.hash) {
+    return fail(ErrorCode::kCorrupt, "the bytes do not match their hash");
+  }
+  return {};
+}
+
 bool StepReaderImpl::read_chunk_at(std::string_view item, const StoredLeaf& leaf,
                                    std::uint32_t chunk, const ChunkPlace& place,
                                    std::span<std::byte> destination) const {
@@ -184,8 +226,14 @@ bool StepReaderImpl::read_chunk_at(std::string_view item, const StoredLeaf& leaf
     if (codec == Codec::kRaw) return read_into(destination);
     const ChunkScratchPool::Lease scratch = scratches_.take();
     scratch->stored.resize(leaf.record.stored_size_at(chunk));
-    return read_into(scratch->stored) &&
-           scratch->decoder.decode(codec, scratch->stored, destination).has_value();
+    if (!read_into(scratch->stored)) return false;
+    if (codec != Codec::kDelta) {
+      return scratch->decoder.decode(codec, scratch->stored, destination).has_value();
+    }
+    scratch->base.resize(destination.size());
+    return read_base(item, leaf.encoded_path, leaf.record, *leaf.record.base_of(chunk),
+                     scratch->base) &&
+           scratch->decoder.decode_delta(scratch->stored, scratch->base, destination);
   };
   if (read_decoded() && hash128(destination) == leaf.record.hashes[chunk]) return true;
   files_.give_up(place.save);
@@ -218,8 +266,40 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
   if (codec == Codec::kRaw) return copy_checked(stored);
   const ChunkScratchPool::Lease scratch = scratches_.take();
   scratch->decoded.resize(record.chunk_size_at(chunk));
-  STEPSTONE_TRY_CONTEXT(scratch->decoder.decode(codec, stored, scratch->decoded), name());
+  if (codec != Codec::kDelta) {
+    STEPSTONE_TRY_CONTEXT(scratch->decoder.decode(codec, stored, scratch->decoded), name());
+    return copy_checked(scratch->decoded);
+  }
+  const ChunkBase& base = *record.base_of(chunk);
+  scratch->base.resize(scratch->decoded.size());
+  STEPSTONE_TRY_CONTEXT(
+      read_base(item, leaf.encoded_path, record, base, scratch->base),
+      fmt::format("{}, which differs from one saved with step {}", name(), base.save.step));
+  STEPSTONE_TRY_CONTEXT(scratch->decoder.decode_delta(stored, scratch->base, scratch->decoded),
+                        name());
   return copy_checked(scratch->decoded);
+}
+
+Result<void> StepReaderImpl::read_bytes(std::string_view item, const StoredLeaf& leaf,
+                                        std::uint64_t offset,
+                                        std::span<std::byte> destination) const {
+  const std::uint64_t size_bytes = leaf.record.size_bytes;
+  if (offset > size_bytes || destination.size() > size_bytes - offset) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: bytes {} to {} are not inside its {} bytes",
+                            leaf_name(record_.save.step, item, leaf.encoded_path), offset,
+                            offset + destination.size(), size_bytes));
+  }
+  const std::uint32_t chunk_size_bytes = leaf.record.chunk_size_bytes;
+  while (!destination.empty()) {
+    const auto chunk = static_cast<std::uint32_t>(offset / chunk_size_bytes);
+    const auto begin = static_cast<std::size_t>(offset % chunk_size_bytes);
+    const std::size_t size = std::min(destination.size(), leaf.record.chunk_size_at(chunk) - begin);
+    STEPSTONE_TRY(read_chunk(item, leaf, chunk, begin, destination.first(size)));
+    destination = destination.subspan(size);
+    offset += size;
+  }
+  return {};
 }
 
 StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(impl)) {}
@@ -227,6 +307,8 @@ StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(i
 StepReader::~StepReader() = default;
 
 const StepRecord& StepReader::record() const { return impl_->record(); }
+
+Result<void> StepReader::hold_files() const { return impl_->hold_files(); }
 
 Result<ItemRecord> StepReader::read_item(std::string_view item) const {
   return impl_->read_item(item);
@@ -242,23 +324,7 @@ Result<StoredLeaf> StepReader::read_leaf(std::string_view item, std::string enco
 
 Result<void> StepReader::read_bytes(std::string_view item, const StoredLeaf& leaf,
                                     std::uint64_t offset, std::span<std::byte> destination) const {
-  const std::uint64_t size_bytes = leaf.record.size_bytes;
-  if (offset > size_bytes || destination.size() > size_bytes - offset) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("{}: bytes {} to {} are not inside its {} bytes",
-                            leaf_name(record().save.step, item, leaf.encoded_path), offset,
-                            offset + destination.size(), size_bytes));
-  }
-  const std::uint32_t chunk_size_bytes = leaf.record.chunk_size_bytes;
-  while (!destination.empty()) {
-    const auto chunk = static_cast<std::uint32_t>(offset / chunk_size_bytes);
-    const auto begin = static_cast<std::size_t>(offset % chunk_size_bytes);
-    const std::size_t size = std::min(destination.size(), leaf.record.chunk_size_at(chunk) - begin);
-    STEPSTONE_TRY(impl_->read_chunk(item, leaf, chunk, begin, destination.first(size)));
-    destination = destination.subspan(size);
-    offset += size;
-  }
-  return {};
+  return impl_->read_bytes(item, leaf, offset, destination);
 }
 
 Result<void> StepReader::read_all(std::span<const ReadRequest> requests) const {

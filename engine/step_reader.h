@@ -28,13 +28,23 @@ class StepReaderImpl {
   // The value of one key of this save, wherever the step is placed; nullopt: there is none.
   Result<std::optional<rocksdb::PinnableSlice>> get(const std::string& key, bool is_chunk) const;
 
+  Result<void> hold_files() const;
   Result<void> check_item(std::string_view item) const;
   Result<ItemRecord> read_item(std::string_view item) const;
   Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+  Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
+                          std::span<std::byte> destination) const;
   // Where a chunk that has an entry of its own stands.
   std::string key_of_chunk(std::string_view item, const StoredLeaf& leaf,
                            std::uint32_t chunk) const;
+  // The same of what a chunk of codec delta differs from; `record` is that of its leaf.
+  static std::string key_of_base(std::string_view item, std::string_view encoded_path,
+                                 const LeafRecord& record, const ChunkBase& base);
+  // That chunk, which has the size of `destination`, checked. Its errors do not name it.
+  Result<void> read_base(std::string_view item, std::string_view encoded_path,
+                         const LeafRecord& record, const ChunkBase& base,
+                         std::span<std::byte> destination) const;
   // A whole chunk, read from the file where it stands without a look-up. False: that does not lead
   // to the right bytes, and read_chunk() is to find out; the destination may have been written to.
   bool read_chunk_at(std::string_view item, const StoredLeaf& leaf, std::uint32_t chunk,

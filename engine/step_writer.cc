@@ -16,6 +16,7 @@
 #include "engine/encoding_sample.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
+#include "engine/replacement.h"
 #include "engine/save_plan.h"
 #include "engine/segment_writer.h"
 #include "engine/sharing.h"
@@ -46,9 +47,11 @@ struct ChunkRun {
 
 // Whether the earlier step has this chunk, which is hashed.
 bool is_in_base(const PlannedLeaf& leaf, std::uint32_t chunk) {
-  if (!leaf.base || chunk >= leaf.base->record.chunk_count()) return false;
-  return leaf.base->record.chunk_size_at(chunk) == leaf.record.chunk_size_at(chunk) &&
-         leaf.base->record.hashes[chunk] == leaf.record.hashes[chunk];
+  return leaf.base != nullptr && leaf.base->has(leaf.record, chunk);
+}
+
+tl::unexpected<Error> no_generation_left() {
+  return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
 }
 
 Result<void> check_chunk_size(std::uint32_t size_bytes) {
@@ -68,9 +71,16 @@ std::string_view as_text(std::span<const std::byte> bytes) {
 
 class StepWriter::Impl {
  public:
-  Impl(std::shared_ptr<StoreImpl> store, SaveId save, SaveOptions options)
-      : store_(std::move(store)), save_(save), options_(std::move(options)) {
-    started_unix_ns_ = unix_time_ns();
+  // `replacement` may be null.
+  Impl(std::shared_ptr<StoreImpl> store, SaveId save, SaveOptions options,
+       Replacement* replacement = nullptr)
+      : store_(std::move(store)),
+        save_(save),
+        options_(std::move(options)),
+        replacement_(replacement),
+        thread_count_(replacement == nullptr ? store_->thread_count()
+                                             : replacement->thread_count()) {
+    started_unix_ns_ = options_.started_unix_ns.value_or(unix_time_ns());
   }
   ~Impl();
   Impl(const Impl&) = delete;
@@ -80,7 +90,7 @@ class StepWriter::Impl {
   Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
                         std::shared_ptr<const LeafSource> source);
   void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
-  Result<StepRecord> commit(std::span<const std::uint64_t> retire);
+  Result<StepRecord> commit(const ChooseRetired& choose_retired);
   const SaveCounters& counters() const { return counters_; }
 
  private:
@@ -89,6 +99,7 @@ class StepWriter::Impl {
     std::uint32_t number = 0;
     std::optional<SegmentWriter> writer;
     std::optional<SegmentInfo> info;
+    std::vector<std::byte> base_bytes;  // Of what a delta differs from.
   };
 
   void sort_leaves();
@@ -96,6 +107,7 @@ class StepWriter::Impl {
   Result<void> find_shared();
   // Decides which leaves go through the encoder.
   Result<void> decide_encoding();
+  Result<void> decide_deltas();
   Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
                                  std::span<const PlannedLeaf> leaves) const;
   std::vector<ChunkRun> plan_runs();
@@ -107,6 +119,10 @@ class StepWriter::Impl {
                                                 std::span<std::byte> scratch);
   Result<void> write_chunk(PlannedLeaf& leaf, std::uint32_t chunk, std::span<const std::byte> bytes,
                            ChunkEncoder& encoder, RunSegment& segment);
+  // kRaw where the chunk does not become smaller that way.
+  EncodedChunk encode_delta(PlannedLeaf& leaf, std::uint32_t chunk,
+                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
+                            RunSegment& segment);
   // Turns the places of all chunks into what the records say of them.
   void settle_places(StepRecord& step, const std::vector<RunSegment>& runs);
   // The step's own copy, items and leaves, in key order.
@@ -122,6 +138,8 @@ class StepWriter::Impl {
   std::shared_ptr<StoreImpl> store_;
   const SaveId save_;
   const SaveOptions options_;
+  Replacement* const replacement_;  // Null: the save has a content of its own.
+  const unsigned thread_count_;
   std::int64_t started_unix_ns_ = 0;
   std::map<std::string, PlannedItem, std::less<>> items_;
   std::vector<PlannedLeaf> leaves_;
@@ -241,8 +259,9 @@ Result<void> StepWriter::Impl::check_leaves() {
 // commit batch.
 Result<void> StepWriter::Impl::find_shared() {
   if (!options_.share) return {};
-  STEPSTONE_TRY_CONTEXT(find_equal_leaves(leaves_, store_->thread_count()), step_name(save_.step));
-  base_ = SharingBase::open(store_, save_.step);
+  STEPSTONE_TRY_CONTEXT(find_equal_leaves(leaves_, thread_count_), step_name(save_.step));
+  // A replacement must not refer to the save that it replaces, nor to a later step, without need.
+  base_ = SharingBase::open(store_, save_.step, /*only_earlier=*/replacement_ != nullptr);
   if (base_ == nullptr) return {};
   for (auto begin = leaves_.begin(); begin != leaves_.end();) {
     const auto end = std::find_if(
@@ -257,17 +276,22 @@ Result<void> StepWriter::Impl::decide_encoding() {
   std::vector<PlannedLeaf*> undecided;
   for (PlannedLeaf& leaf : leaves_) {
     if (leaf.planned_chunk_count() == 0) continue;
-    leaf.is_encoded = leaf.compression == Compression::kAlways;
+    leaf.is_encoded =
+        leaf.compression == Compression::kAlways || leaf.compression == Compression::kDelta;
     if (leaf.compression == Compression::kAuto) undecided.push_back(&leaf);
   }
   if (!undecided.empty()) {
     const EncodingSample sample = STEPSTONE_TRY(sample_encoding(save_.step, undecided));
-    auto_is_encoded_ = store_->compression_policy().should_encode(sample, store_->thread_count());
+    auto_is_encoded_ = store_->compression_policy().should_encode(sample, thread_count_);
     for (PlannedLeaf* const leaf : undecided) leaf->is_encoded = *auto_is_encoded_;
   }
+  STEPSTONE_TRY(decide_deltas());
   for (PlannedLeaf& leaf : leaves_) {
     const bool base_is_encoded = leaf.base && !leaf.base->record.codecs.empty();
     if (!leaf.is_encoded && !base_is_encoded) continue;
+    if (leaf.is_delta || (leaf.base && !leaf.base->record.bases.empty())) {
+      leaf.bases.resize(leaf.record.chunk_count());
+    }
     leaf.record.codecs.assign(leaf.record.chunk_count(), Codec::kRaw);
     for (std::uint32_t chunk = 0; chunk < leaf.record.chunk_count(); ++chunk) {
       leaf.record.stored_sizes.push_back(
@@ -275,6 +299,18 @@ Result<void> StepWriter::Impl::decide_encoding() {
     }
   }
   return {};
+}
+
+Result<void> StepWriter::Impl::decide_deltas() {
+  std::vector<PlannedLeaf*> leaves;
+  for (PlannedLeaf& leaf : leaves_) {
+    const bool is_wanted = leaf.compression == Compression::kDelta && leaf.base != nullptr;
+    if (is_wanted && leaf.planned_chunk_count() != 0) leaves.push_back(&leaf);
+  }
+  return parallel_for(thread_count_, leaves.size(), [&](std::size_t i) -> Result<void> {
+    leaves[i]->is_delta = STEPSTONE_TRY(is_smaller_as_delta(save_.step, *leaves[i], *base_));
+    return {};
+  });
 }
 
 Result<void> StepWriter::Impl::check_item_leaves(const std::string& name, const PlannedItem& item,
@@ -315,7 +351,7 @@ StepRecord StepWriter::Impl::step_record() const {
   return record;
 }
 
-Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retire) {
+Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired) {
   if (is_begun_) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: commit() was called before", save_.step));
@@ -329,14 +365,27 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
   addition.record = step_record();
   addition.overwrite = options_.overwrite;
   const bool is_small =
+      replacement_ == nullptr &&
       size_bytes_ + kRecordSizeEstimateBytes * leaves_.size() <= kSmallStepSizeBytes;
   const auto begin = std::chrono::steady_clock::now();
   if (is_small) {
     STEPSTONE_TRY(write_small(addition));
   } else {
+    if (replacement_ != nullptr) {
+      replacement_->adopt_hashes(leaves_);
+      addition.replaced = replacement_->replaced().save;
+      addition.record.started_unix_ns = replacement_->replaced().started_unix_ns;
+      addition.record.committed_unix_ns = replacement_->replaced().committed_unix_ns;
+    }
     STEPSTONE_TRY(find_shared());
+    if (replacement_ != nullptr && !STEPSTONE_TRY(replacement_->plan(leaves_))) {
+      return replacement_->replaced();
+    }
     STEPSTONE_TRY(decide_encoding());
     STEPSTONE_TRY(write_segments(addition));
+    if (replacement_ != nullptr && !replacement_->is_smaller(leaves_, save_)) {
+      return replacement_->replaced();
+    }
   }
   const auto written = std::chrono::steady_clock::now();
   if (auto_is_encoded_ && shared_bytes_ < size_bytes_ / 2) {
@@ -347,13 +396,13 @@ Result<StepRecord> StepWriter::Impl::commit(std::span<const std::uint64_t> retir
 
   // A commit that fails on the way leaves unknown whether the step exists, so that its files must
   // not be given up: the next open finds out.
-  Result<StepRecord> committed = store_->commit(&addition, retire);
+  Result<StepRecord> committed = store_->commit(&addition, choose_retired);
   is_settled_ = committed.has_value() || !store_->check_writable();
   base_.reset();
   counters_.size_bytes = size_bytes_;
   counters_.shared_bytes = shared_bytes_;
   counters_.encoded_bytes = encoded_bytes_;
-  counters_.thread_count = is_small ? 1 : store_->thread_count();
+  counters_.thread_count = is_small ? 1 : thread_count_;
   counters_.write_time = written - begin;
   counters_.commit_time = std::chrono::steady_clock::now() - written;
   return committed;
@@ -370,7 +419,7 @@ std::vector<ChunkRun> StepWriter::Impl::plan_runs() {
   }
   if (chunk_count_ == 0) return {};
   const std::uint64_t worth = std::max<std::uint64_t>(1, chunk_bytes / kSegmentSizeBytesMin);
-  std::uint64_t run_count = std::min<std::uint64_t>(store_->thread_count(), worth);
+  std::uint64_t run_count = std::min<std::uint64_t>(thread_count_, worth);
   // Round up to a multiple of the threads, so that all of them finish together.
   const std::uint64_t rounds =
       (chunk_bytes / run_count + kSegmentSizeBytesMax - 1) / kSegmentSizeBytesMax;
@@ -397,14 +446,12 @@ Result<void> StepWriter::Impl::write_segments(StoreImpl::Addition& addition) {
   for (std::size_t i = 0; i < runs.size(); ++i) {
     segments[i].number = static_cast<std::uint32_t>(i);
   }
-  STEPSTONE_TRY(
-      parallel_for(store_->thread_count(), runs.size(), [&](std::size_t i) -> Result<void> {
-        STEPSTONE_TRY(write_run(runs[i], segments[i]));
-        if (!segments[i].writer) return {};
-        segments[i].info =
-            STEPSTONE_TRY_CONTEXT(segments[i].writer->finish(), step_name(save_.step));
-        return {};
-      }));
+  STEPSTONE_TRY(parallel_for(thread_count_, runs.size(), [&](std::size_t i) -> Result<void> {
+    STEPSTONE_TRY(write_run(runs[i], segments[i]));
+    if (!segments[i].writer) return {};
+    segments[i].info = STEPSTONE_TRY_CONTEXT(segments[i].writer->finish(), step_name(save_.step));
+    return {};
+  }));
   settle_places(addition.record, segments);
   SegmentWriter records = STEPSTONE_TRY(create_segment(SegmentContent::kRecords));
   STEPSTONE_TRY(write_records(
@@ -445,6 +492,16 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
         origin_saves.insert(place.save);
       }
     }
+    for (std::uint32_t chunk = 0; chunk < leaf.bases.size(); ++chunk) {
+      if (leaf.record.codec_at(chunk) == Codec::kDelta) origin_saves.insert(leaf.bases[chunk].save);
+    }
+  }
+  // Before the sources of the other leaf are numbered anew.
+  for (PlannedLeaf& leaf : leaves_) {
+    if (leaf.equal == nullptr) continue;
+    refer_to_equal_leaf(leaf, save_);
+    shared_bytes_ += leaf.record.size_bytes;
+    progress_->add(leaf.record.size_bytes);
   }
   for (PlannedLeaf& leaf : leaves_) {
     if (leaf.is_inline || leaf.record.chunk_count() == 0) continue;
@@ -453,10 +510,10 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
       leaf.record.codecs.clear();
       leaf.record.stored_sizes.clear();
     }
-    if (leaf.equal != nullptr) {
-      refer_to_equal_leaf(leaf, save_);
-      shared_bytes_ += leaf.record.size_bytes;
-      progress_->add(leaf.record.size_bytes);
+    for (std::uint32_t chunk = 0; chunk < leaf.bases.size(); ++chunk) {
+      if (leaf.record.codec_at(chunk) == Codec::kDelta) {
+        leaf.record.bases.push_back(leaf.bases[chunk]);
+      }
     }
     set_places(leaf.record, save_, *leaf.item, leaf.encoded_path, leaf.places);
   }
@@ -477,7 +534,10 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
     scratch.resize(leaf.record.chunk_size_bytes);
     for (; at < end; ++at) {
       const auto chunk = static_cast<std::uint32_t>(at - first);
-      const auto bytes = STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
+      // Without need of its bytes where the hash is known.
+      const bool is_known = leaf.is_hashed && is_in_base(leaf, chunk);
+      const auto bytes =
+          is_known ? std::span<const std::byte>() : STEPSTONE_TRY(read_chunk(leaf, chunk, scratch));
       if (is_in_base(leaf, chunk)) {
         leaf.places[chunk] = leaf.base->places[chunk];
         if (!leaf.record.codecs.empty()) {
@@ -485,11 +545,14 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
           leaf.record.stored_sizes[chunk] =
               static_cast<std::uint32_t>(leaf.base->record.stored_size_at(chunk));
         }
-        shared_bytes_ += bytes.size();
+        if (const ChunkBase* const base = leaf.base->record.base_of(chunk)) {
+          leaf.bases[chunk] = *base;
+        }
+        shared_bytes_ += leaf.record.chunk_size_at(chunk);
       } else {
         STEPSTONE_TRY(write_chunk(leaf, chunk, bytes, encoder, segment));
       }
-      progress_->add(bytes.size());
+      progress_->add(leaf.record.chunk_size_at(chunk));
     }
     ++index;
   }
@@ -508,6 +571,20 @@ Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& lea
   return bytes;
 }
 
+EncodedChunk StepWriter::Impl::encode_delta(PlannedLeaf& leaf, std::uint32_t chunk,
+                                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
+                                            RunSegment& segment) {
+  const EncodedChunk raw{.codec = Codec::kRaw, .bytes = bytes};
+  const std::optional<ChunkBase> base = leaf.base->delta_base(leaf.record, chunk);
+  if (!base) return raw;
+  segment.base_bytes.resize(bytes.size());
+  // Damage to the other step is no reason for this save to fail.
+  if (!base_->read_base(leaf, *base, segment.base_bytes)) return raw;
+  const EncodedChunk encoded = encoder.encode_delta(bytes, segment.base_bytes, leaf.layout());
+  if (encoded.codec == Codec::kDelta) leaf.bases[chunk] = *base;
+  return encoded;
+}
+
 Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
                                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
                                            RunSegment& segment) {
@@ -519,7 +596,9 @@ Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chun
                         .segment = segment.number,
                         .offset_bytes = segment.writer->next_offset_bytes()};
   EncodedChunk encoded{.codec = Codec::kRaw, .bytes = bytes};
-  if (leaf.is_encoded) encoded = encoder.encode(bytes, leaf.layout());
+  if (leaf.is_delta) encoded = encode_delta(leaf, chunk, bytes, encoder, segment);
+  if (leaf.is_encoded && encoded.codec == Codec::kRaw)
+    encoded = encoder.encode(bytes, leaf.layout());
   if (encoded.codec != Codec::kRaw) {
     leaf.record.codecs[chunk] = encoded.codec;
     leaf.record.stored_sizes[chunk] = static_cast<std::uint32_t>(encoded.bytes.size());
@@ -610,10 +689,24 @@ void StepWriter::on_progress(Progress::Callback callback) {
 }
 
 Result<StepRecord> StepWriter::commit(std::span<const std::uint64_t> retire) {
-  return impl_->commit(retire);
+  return impl_->commit([&] { return std::vector<std::uint64_t>(retire.begin(), retire.end()); });
+}
+
+Result<StepRecord> StepWriter::commit_choosing(const ChooseRetired& choose) {
+  return impl_->commit(choose);
 }
 
 const SaveCounters& StepWriter::counters() const { return impl_->counters(); }
+
+Result<std::unique_ptr<StepWriter>> StepWriter::replace(std::shared_ptr<StoreImpl> store,
+                                                        const SaveOptions& options,
+                                                        Replacement& replacement) {
+  STEPSTONE_TRY(store->check_writable());
+  const std::optional<SaveId> save = store->registry().begin_save(replacement.replaced().save.step);
+  if (!save) return no_generation_left();
+  return std::unique_ptr<StepWriter>(
+      new StepWriter(std::make_unique<Impl>(std::move(store), *save, options, &replacement)));
+}
 
 Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
                                                       const SaveOptions& options) {
@@ -630,9 +723,7 @@ Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
                             step, impl_->directory().string()));
   }
   const std::optional<SaveId> save = impl_->registry().begin_save(step);
-  if (!save) {
-    return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
-  }
+  if (!save) return no_generation_left();
   return std::unique_ptr<StepWriter>(
       new StepWriter(std::make_unique<StepWriter::Impl>(impl_, *save, options)));
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/recompression.h"
 #include "engine/step_reader.h"
 #include "engine/store_impl.h"
 
@@ -74,6 +75,19 @@ std::optional<std::uint64_t> Store::latest_step() const {
   return all.back();
 }
 
+std::vector<SaveId> Store::saves() const {
+  return impl_ == nullptr ? std::vector<SaveId>() : impl_->registry().visible_saves();
+}
+
+std::string Store::custom_metadata() const {
+  return impl_ == nullptr ? std::string() : impl_->custom_metadata();
+}
+
+Result<void> Store::set_custom_metadata(const std::string& json) {
+  if (impl_ == nullptr) return closed();
+  return impl_->set_custom_metadata(json);
+}
+
 Result<StepRecord> Store::step_record(std::uint64_t step) const {
   if (impl_ == nullptr) return closed();
   std::optional<VisibleStep> found = impl_->registry().find(step);
@@ -100,8 +114,19 @@ Result<void> Store::retire(std::span<const std::uint64_t> steps_to_retire) {
   return {};
 }
 
+Result<RecompressCounters> Store::recompress(std::uint64_t step) {
+  if (impl_ == nullptr) return closed();
+  STEPSTONE_TRY(impl_->check_writable());
+  if (!impl_->registry().find(step)) return step_not_found(*impl_, step, steps());
+  return STEPSTONE_TRY(Recompression::run(impl_, step,
+                                          {.thread_count = impl_->thread_count(),
+                                           .untouched_steps = {},
+                                           .throttle = nullptr}))
+      .counters;
+}
+
 void Store::wait_for_collector() {
-  if (impl_ != nullptr && !impl_->options().read_only) impl_->registry().wait_until_collected();
+  if (impl_ != nullptr) impl_->wait_for_background();
 }
 
 }  // namespace stepstone

@@ -29,6 +29,8 @@ class FileSystem;
 
 namespace stepstone {
 
+class Recompression;
+class Replacement;
 class StepReader;
 class StepReaderImpl;
 class StepWriter;
@@ -38,6 +40,11 @@ struct OpenOptions {
   bool create_if_missing = false;
   bool read_only = false;  // Takes no lock. Sees the steps committed before open(), and only those.
   unsigned thread_count = 0;  // Of one save or verification; 0: one per processor.
+  // Encodes, in the background, what the steps but the newest so many hold unencoded; once for each
+  // step, but once for each open where it does not become smaller. nullopt: leaves them alone.
+  std::optional<std::size_t> recompress_older_than;
+  // Of the bytes that this reads; 0: as fast as it can. It runs at a low priority.
+  std::uint64_t recompress_bytes_per_second = std::uint64_t{128} << 20;
   // Where the store's files live; null: the machine's own. Kept for as long as the Store is open.
   std::shared_ptr<rocksdb::FileSystem> file_system;
 };
@@ -49,9 +56,15 @@ struct SaveOptions {
   // Damage to what is shared is damage to all that share it.
   bool share = true;
   Compression compression = Compression::kAuto;
-  std::string metrics;          // JSON text, or empty.
-  std::string custom_metadata;  // JSON text, or empty.
+  std::string metrics;                          // JSON text, or empty.
+  std::string custom_metadata;                  // JSON text, or empty.
+  std::optional<std::int64_t> started_unix_ns;  // To be recorded; nullopt: now.
 };
+
+// Which steps a commit is to make invisible: asked just before it, while no other commit can come
+// between, so that it may look at the steps there are. It must not wait for the store. An error is
+// the commit's.
+using ChooseRetired = std::function<Result<std::vector<std::uint64_t>>()>;
 
 // What a save did.
 struct SaveCounters {
@@ -84,6 +97,14 @@ struct VerifyReport {
   std::uint64_t leaf_count = 0;
   std::uint64_t size_bytes = 0;
   std::vector<Damage> damages;  // Ordered by step, item, leaf.
+};
+
+// What encoding a step again did.
+struct RecompressCounters {
+  bool was_replaced = false;  // False: it would not have become smaller, and is as it was.
+  // Of the chunks that stand elsewhere now than before: what they took, and take.
+  std::uint64_t bytes_before = 0;
+  std::uint64_t bytes_after = 0;
 };
 
 // How much room a step takes.
@@ -130,6 +151,8 @@ class Store {
   // Visible steps, ascending.
   std::vector<std::uint64_t> steps() const;
   std::optional<std::uint64_t> latest_step() const;
+  // The saves of the visible steps, ascending: another save of a step has another generation.
+  std::vector<SaveId> saves() const;
   // kNotFound: names the steps there are.
   Result<StepRecord> step_record(std::uint64_t step) const;
 
@@ -147,8 +170,24 @@ class Store {
   // background. kNotFound: one is not there; none was retired. kReadOnly, kClosed, kIo, kNoSpace.
   Result<void> retire(std::span<const std::uint64_t> steps);
 
+  // JSON text about the store as a whole, empty until it is set.
+  std::string custom_metadata() const;
+  // Sets it, durably. kLimit: over limits::kStoreMetadataSizeBytesMax. kReadOnly, kClosed, kIo,
+  // kNoSpace.
+  Result<void> set_custom_metadata(const std::string& json);
+
+  // Encodes what the step holds unencoded, and refers to what the step before has: a new save of
+  // the same step takes its place in one commit, if that is smaller. What is read from the step,
+  // its times and metadata included, stays the same; what it shares with earlier steps is their
+  // matter. Steps that share chunks are therefore best recompressed from the oldest to the newest,
+  // and a later step that is left out keeps the unencoded chunks that it shares. kNotFound. kBusy:
+  // the step was overwritten or retired meanwhile, and nothing was done. kCorrupt, kIo: it cannot
+  // be read. kReadOnly, kClosed, kNoSpace.
+  Result<RecompressCounters> recompress(std::uint64_t step);
+
   // Waits until everything retired so far, and not held by a reader or shared with a step that is
-  // there, has been deleted, but for what is not worth rewriting a file.
+  // there, has been deleted, but for what is not worth rewriting a file; and until what is to be
+  // recompressed in the background has been.
   void wait_for_collector();
 
   // Reads every byte of every step and checks it. Damage is reported, not returned as an error.
@@ -208,14 +247,22 @@ class StepWriter {
   // opened again, and then shows the step or not, whole. To be called once. kMismatch: an item's
   // leaves are not those of its structure. kAlreadyExists: someone else saved the step meanwhile.
   Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
+  // The same, with the steps to make invisible chosen at the last moment.
+  Result<StepRecord> commit_choosing(const ChooseRetired& choose);
 
   // Of a commit() that has returned.
   const SaveCounters& counters() const;
 
  private:
+  friend class Recompression;
   friend class Store;
   class Impl;
   explicit StepWriter(std::unique_ptr<Impl> impl);
+  // A save of what `replacement`, which must outlive it, replaces. If that is not worth it, its
+  // commit() does nothing and returns the record of the step as it is.
+  static Result<std::unique_ptr<StepWriter>> replace(std::shared_ptr<StoreImpl> store,
+                                                     const SaveOptions& options,
+                                                     Replacement& replacement);
 
   std::unique_ptr<Impl> impl_;
 };
@@ -243,6 +290,12 @@ class StepReader {
   StepReader& operator=(const StepReader&) = delete;
 
   const StepRecord& record() const;
+
+  // Opens all files that hold the step, so that they stay readable for as long as the Store is
+  // there, even when another process, which writes to the store, retires the step and deletes them.
+  // A Store that is open for writing needs it not. kNotFound: some are gone already, and the step
+  // with them. kIo.
+  Result<void> hold_files() const;
 
   Result<ItemRecord> read_item(std::string_view item) const;
 

@@ -133,6 +133,9 @@ StoreImpl::StoreImpl(std::filesystem::path directory, const OpenOptions& options
 StoreImpl::~StoreImpl() { shut_down(); }
 
 void StoreImpl::shut_down() {
+  // Its thread looks at the pointer to it when it commits.
+  if (recompressor_ != nullptr) recompressor_->stop();
+  recompressor_.reset();
   collector_.reset();
   close_database();
 }
@@ -227,7 +230,17 @@ Result<void> StoreImpl::open_once() {
   file_system_->release_deletions();
   STEPSTONE_TRY(sweep());
   collector_ = std::make_unique<Collector>(*this, live_chunk_filter_);
-  return collector_->start();
+  STEPSTONE_TRY(collector_->start());
+  if (!options_.recompress_older_than) return {};
+  recompressor_ = std::make_unique<Recompressor>(*this, *options_.recompress_older_than,
+                                                 options_.recompress_bytes_per_second);
+  return recompressor_->start();
+}
+
+void StoreImpl::wait_for_background() {
+  // What was recompressed leaves something to collect.
+  if (recompressor_ != nullptr) recompressor_->wait_until_idle();
+  if (!options_.read_only) registry_->wait_until_collected();
 }
 
 // Tells a store, the remains of an interrupted creation, an empty place and anything else apart;
@@ -555,7 +568,32 @@ Result<void> StoreImpl::check_writable() const {
 Result<StepRecord> StoreImpl::commit(Addition* addition, std::span<const std::uint64_t> retire) {
   const std::scoped_lock lock(commit_mutex_);
   STEPSTONE_TRY(check_writable());
+  StepRecord record = STEPSTONE_TRY(commit_locked(addition, retire));
+  if (recompressor_ != nullptr) recompressor_->wake();
+  return record;
+}
+
+Result<StepRecord> StoreImpl::commit(Addition* addition, const ChooseRetired& choose) {
+  const std::scoped_lock lock(commit_mutex_);
+  STEPSTONE_TRY(check_writable());
+  const std::vector<std::uint64_t> retire = STEPSTONE_TRY(choose());
   return commit_locked(addition, retire);
+}
+
+std::string StoreImpl::custom_metadata() {
+  const std::scoped_lock lock(commit_mutex_);
+  return store_record_.custom_metadata;
+}
+
+Result<void> StoreImpl::set_custom_metadata(const std::string& json) {
+  const std::scoped_lock lock(commit_mutex_);
+  STEPSTONE_TRY(check_writable());
+  std::string previous = std::exchange(store_record_.custom_metadata, json);
+  const Result<StepRecord> committed = commit_locked(nullptr, {});
+  if (committed) return {};
+  store_record_.custom_metadata = std::move(previous);
+  return tl::unexpected<Error>(
+      with_context(committed.error(), "metadata of the store " + directory_.string()));
 }
 
 Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
@@ -573,9 +611,13 @@ Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
     if (old && !addition->overwrite) {
       return fail(ErrorCode::kAlreadyExists, fmt::format("step {} exists already", step));
     }
+    if (addition->replaced && (!old || old->record.save != *addition->replaced)) {
+      return fail(ErrorCode::kBusy, fmt::format("step {} was {} meanwhile, and stays as it is now",
+                                                step, old ? "overwritten" : "retired"));
+    }
     record.sequence = next.sequence;
     record.previous_hash = next.newest_step_hash;
-    record.committed_unix_ns = unix_time_ns();
+    if (!addition->replaced) record.committed_unix_ns = unix_time_ns();
     const std::string key = step_record_key(step);
     const std::string value = STEPSTONE_TRY_CONTEXT(encode(record, key), step_name(step));
     const Hash128 hash = record_hash(value);

@@ -16,6 +16,7 @@
 #include "engine/file_system.h"
 #include "engine/head_file.h"
 #include "engine/live_chunk_filter.h"
+#include "engine/recompressor.h"
 #include "engine/save_registry.h"
 #include "engine/store.h"
 
@@ -31,8 +32,12 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // Opens the database, compares it with HEAD, drops what crashes left behind, starts the
   // collector.
   Result<void> open();
-  // Stops the collector and closes the database. To be called when nobody else holds this object.
+  // Stops the background threads and closes the database. To be called when nobody else holds this
+  // object.
   void shut_down();
+
+  // Until the background threads have nothing left to do.
+  void wait_for_background();
 
   const std::filesystem::path& directory() const { return directory_; }
   const OpenOptions& options() const { return options_; }
@@ -57,12 +62,20 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
     std::vector<std::string> segment_paths;  // To be ingested.
     std::vector<std::pair<std::string, std::string>> small_entries;
     bool overwrite = false;
+    // The save whose content this is. kBusy: the step is not that save any more. The record keeps
+    // its time of commit.
+    std::optional<SaveId> replaced;
   };
   // The one place where steps appear and disappear: ingests, then one synced batch, then HEAD.
   // `retire` are steps to hide; those that are not there are ignored. Returns the record as it was
   // committed (that of the addition; without one, an empty record). Ends the save's life in the
   // registry only on success.
   Result<StepRecord> commit(Addition* addition, std::span<const std::uint64_t> retire);
+  // The same; `choose` is asked under the lock.
+  Result<StepRecord> commit(Addition* addition, const ChooseRetired& choose);
+
+  std::string custom_metadata();
+  Result<void> set_custom_metadata(const std::string& json);
 
   // Whether a process that writes to this store, which is open read-only here, has committed or
   // collected anything since it was opened: if files of a step are gone then, the step was retired
@@ -120,6 +133,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   std::uint64_t run_id_ = 0;
   std::atomic<std::uint64_t> next_staging_number_ = 0;
   std::unique_ptr<Collector> collector_;
+  std::unique_ptr<Recompressor> recompressor_;  // Null: not wanted.
 };
 
 // What messages call a step, item or leaf.

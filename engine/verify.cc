@@ -27,8 +27,9 @@ struct LeafPlace {
 // several threads.
 class VerifiedChunks {
  public:
-  static Hash128 name(const std::string& key, const Hash128& hash) {
-    const std::string name = key + to_string(hash);
+  // `keys` are all that it takes to read the chunk.
+  static Hash128 name(const std::string& keys, const Hash128& hash) {
+    const std::string name = keys + to_string(hash);
     return hash128(std::as_bytes(std::span(name)));
   }
 
@@ -65,7 +66,7 @@ class StepVerifier {
     kVerified,
     // Meanwhile the process that writes to the store has retired the step...
     kGone,
-    // ...or rewritten files with chunks that it shares with others.
+    // ...or saved it anew, or rewritten files with chunks that it shares with others.
     kMoved,
   };
 
@@ -82,8 +83,7 @@ class StepVerifier {
         });
     if (!result) add({.step = step_, .item = {}, .leaf = {}, .message = result.error().message});
     if (!damages_.empty() && reader_.store().was_changed_by_writer()) {
-      if (is_gone()) return Outcome::kGone;
-      if (!reader_.record().origin_saves.empty()) return Outcome::kMoved;
+      if (const std::optional<Outcome> outcome = what_the_writer_did()) return *outcome;
     }
     report_.damages.insert(report_.damages.end(), damages_.begin(), damages_.end());
     report_.leaf_count += places.size();
@@ -98,11 +98,16 @@ class StepVerifier {
     damages_.push_back(std::move(damage));
   }
 
-  bool is_gone() const {
+  // nullopt: nothing that would explain the damage.
+  std::optional<Outcome> what_the_writer_did() const {
     const auto newer = Store::open(reader_.store().directory(), reader_.store().options());
-    if (!newer) return false;
-    const Result<StepRecord> record = (*newer)->step_record(step_);
-    return !record || record->save != reader_.record().save;
+    if (newer) {
+      const Result<StepRecord> record = (*newer)->step_record(step_);
+      if (!record) return Outcome::kGone;
+      if (record->save != reader_.record().save) return Outcome::kMoved;
+    }
+    if (!reader_.record().origin_saves.empty()) return Outcome::kMoved;
+    return std::nullopt;
   }
 
   // The leaf or item that a key of a segment belongs to, for a message.
@@ -206,8 +211,11 @@ class StepVerifier {
     const Result<StoredLeaf> leaf = reader_.read_leaf(place.item, place.encoded_path);
     if (!leaf) return damaged(leaf.error());
     for (std::uint32_t chunk = 0; chunk < leaf->record.chunk_count(); ++chunk) {
-      const Hash128 name = VerifiedChunks::name(reader_.key_of_chunk(place.item, *leaf, chunk),
-                                                leaf->record.hashes[chunk]);
+      std::string keys = reader_.key_of_chunk(place.item, *leaf, chunk);
+      if (const ChunkBase* const base = leaf->record.base_of(chunk)) {
+        keys += StepReaderImpl::key_of_base(place.item, place.encoded_path, leaf->record, *base);
+      }
+      const Hash128 name = VerifiedChunks::name(keys, leaf->record.hashes[chunk]);
       if (!verified_.contains(name)) {
         const Result<void> result = reader_.read_chunk(place.item, *leaf, chunk, 0, {});
         if (!result) return damaged(result.error());

@@ -258,6 +258,13 @@ bool has_repetitions(std::span<const std::byte> probe) {
   return repetitions * 16 > count;
 }
 
+// `a` and `b` have the size of `result`, which may be either of them.
+void exclusive_or(std::span<const std::byte> a, std::span<const std::byte> b,
+                  std::span<std::byte> result) {
+  // Plain enough for the compiler to take vectors.
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] = a[i] ^ b[i];
+}
+
 // zstd finds a frame of any of its former formats too; only today's is ours.
 bool is_one_frame(std::span<const std::byte> bytes) {
   std::uint32_t magic = 0;
@@ -383,6 +390,20 @@ EncodedChunk ChunkEncoder::encode(std::span<const std::byte> chunk, ElementLayou
   return {.codec = Codec::kPlanes, .bytes = encoded.first(end)};
 }
 
+EncodedChunk ChunkEncoder::encode_delta(std::span<const std::byte> chunk,
+                                        std::span<const std::byte> base, ElementLayout layout) {
+  STEPSTONE_ASSERT(chunk.size() == base.size());
+  const EncodedChunk raw = {.codec = Codec::kRaw, .bytes = chunk};
+  const std::span difference = difference_.of_size(chunk.size());
+  exclusive_or(chunk, base, difference);
+  const EncodedChunk encoded = encode(difference, layout);
+  if (encoded.codec == Codec::kRaw || encoded.bytes.size() + 1 >= chunk.size()) return raw;
+  const std::span delta = delta_.of_size(encoded.bytes.size() + 1);
+  delta[0] = std::byte(encoded.codec);
+  std::memcpy(delta.data() + 1, encoded.bytes.data(), encoded.bytes.size());
+  return {.codec = Codec::kDelta, .bytes = delta};
+}
+
 ChunkDecoder::ChunkDecoder() : context_(ZSTD_createDCtx()) {
   if (context_ == nullptr) throw std::bad_alloc();
 }
@@ -403,8 +424,24 @@ Result<void> ChunkDecoder::decode(Codec codec, std::span<const std::byte> stored
       return {};
     case Codec::kPlanes:
       return decode_planes(stored, destination);
+    case Codec::kDelta:
+      return fail(ErrorCode::kInvalidArgument, "encoded chunk: a delta is decoded with its base");
   }
   return fail(ErrorCode::kUnsupported, "encoded chunk: unknown codec");
+}
+
+Result<void> ChunkDecoder::decode_delta(std::span<const std::byte> stored,
+                                        std::span<const std::byte> base,
+                                        std::span<std::byte> destination) {
+  STEPSTONE_ASSERT(base.size() == destination.size());
+  if (stored.empty()) return corrupt("cut off");
+  const auto codec = static_cast<Codec>(stored[0]);
+  if (codec != Codec::kConstant && codec != Codec::kPlanes) {
+    return corrupt("a delta in an impossible codec");
+  }
+  STEPSTONE_TRY(decode(codec, stored.subspan(1), destination));
+  exclusive_or(destination, base, destination);
+  return {};
 }
 
 Result<void> ChunkDecoder::decode_planes(std::span<const std::byte> stored,

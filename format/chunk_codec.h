@@ -71,6 +71,11 @@ class ChunkEncoder {
   // std::bad_alloc.
   EncodedChunk encode(std::span<const std::byte> chunk, ElementLayout layout);
 
+  // Encodes what `chunk` differs in from `base`, which has the same size: kDelta, or kRaw where
+  // that is not smaller than `chunk`. Otherwise as encode().
+  EncodedChunk encode_delta(std::span<const std::byte> chunk, std::span<const std::byte> base,
+                            ElementLayout layout);
+
  private:
   std::size_t compress(std::span<const std::byte> plane, int level, std::span<std::byte> to);
   std::size_t compress_if_worthwhile(std::span<const std::byte> plane, std::size_t probe_size_bytes,
@@ -80,6 +85,8 @@ class ChunkEncoder {
   internal::Scratch planes_;
   internal::Scratch encoded_;
   internal::Scratch trial_;
+  internal::Scratch difference_;
+  internal::Scratch delta_;
 };
 
 class ChunkDecoder {
@@ -90,9 +97,14 @@ class ChunkDecoder {
   // Fills `destination`, the size of which must be known from elsewhere. `stored` may hold
   // anything: it is never read beyond its end, and no more memory is used than `destination` is
   // large. Errors: kCorrupt when it is not the encoding of exactly so many bytes; kUnsupported for
-  // an unknown codec. What `destination` holds after an error is undefined. Throws std::bad_alloc.
+  // an unknown codec; kInvalidArgument for kDelta, which decode_delta() is for. What `destination`
+  // holds after an error is undefined. Throws std::bad_alloc.
   Result<void> decode(Codec codec, std::span<const std::byte> stored,
                       std::span<std::byte> destination);
+
+  // The same for a chunk of codec kDelta, whose base has the size of `destination`.
+  Result<void> decode_delta(std::span<const std::byte> stored, std::span<const std::byte> base,
+                            std::span<std::byte> destination);
 
  private:
   Result<void> decode_planes(std::span<const std::byte> stored, std::span<std::byte> destination);

@@ -26,6 +26,8 @@ inline constexpr std::uint64_t kLeafSizeBytesMax = std::uint64_t{1} << 40;
 inline constexpr std::size_t kRecordSizeBytesMax = std::size_t{1} << 30;
 inline constexpr std::size_t kInlineSizeBytesMax = std::size_t{64} << 10;
 inline constexpr std::size_t kMetadataSizeBytesMax = std::size_t{64} << 20;  // JSON text.
+// Also JSON text; rewritten by every commit.
+inline constexpr std::size_t kStoreMetadataSizeBytesMax = std::size_t{64} << 10;
 inline constexpr std::size_t kSegmentsPerStepMax = 4096;
 inline constexpr std::size_t kSourcesPerLeafMax = 1024;
 inline constexpr std::size_t kOriginSavesPerStepMax = std::size_t{64} << 10;

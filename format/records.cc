@@ -185,6 +185,29 @@ Result<void> check_places(const LeafRecord& record) {
   return {};
 }
 
+// What chunks of codec delta differ from.
+Result<void> check_bases(const LeafRecord& record) {
+  const auto delta_count = static_cast<std::size_t>(
+      std::count(record.codecs.begin(), record.codecs.end(), Codec::kDelta));
+  if (record.bases.size() != delta_count) return corrupt("leaf record: wrong number of bases");
+  std::uint64_t first_free = 0;
+  for (const ChunkBase& base : record.bases) {
+    if (base.chunk < first_free || base.chunk >= record.chunk_count() ||
+        record.codec_at(base.chunk) != Codec::kDelta || base.save.step > limits::kStepMax ||
+        base.source > record.sources.size()) {
+      return corrupt("leaf record: impossible bases");
+    }
+    first_free = std::uint64_t{base.chunk} + 1;
+    if (base.codec > kCodecLast) return fail(ErrorCode::kUnsupported, "leaf record: unknown codec");
+    if (base.codec == Codec::kDelta) return corrupt("leaf record: a base that has a base");
+    const std::size_t size = record.chunk_size_at(base.chunk);
+    if (base.codec == Codec::kRaw ? base.stored_size != size : base.stored_size > size) {
+      return corrupt("leaf record: impossible stored size of a base");
+    }
+  }
+  return {};
+}
+
 // What must hold for a leaf record, whether it is about to be written or was just read.
 Result<void> check_leaf(const LeafRecord& record) {
   if (record.dtype.has_value() != (record.kind == LeafKind::kArray)) {
@@ -246,11 +269,18 @@ Result<void> check_leaf(const LeafRecord& record) {
     }
     first_free = std::uint64_t{origin.first_chunk} + origin.chunk_count;
   }
-  return check_places(record);
+  STEPSTONE_TRY(check_places(record));
+  return check_bases(record);
 }
 
 Result<void> check_store(const StoreRecord& record) {
   if (record.newest_step > limits::kStepMax) return corrupt("store record: impossible step");
+  if (record.custom_metadata.size() > limits::kStoreMetadataSizeBytesMax) {
+    return fail(ErrorCode::kLimit, "store record: custom metadata of " +
+                                       std::to_string(record.custom_metadata.size()) +
+                                       " bytes, over the limit of " +
+                                       std::to_string(limits::kStoreMetadataSizeBytesMax));
+  }
   return {};
 }
 
@@ -373,6 +403,13 @@ const ChunkOrigin* LeafRecord::origin_of(std::uint32_t chunk) const {
   return chunk - origin.first_chunk < origin.chunk_count ? &origin : nullptr;
 }
 
+const ChunkBase* LeafRecord::base_of(std::uint32_t chunk) const {
+  const auto found =
+      std::lower_bound(bases.begin(), bases.end(), chunk,
+                       [](const ChunkBase& base, std::uint32_t c) { return base.chunk < c; });
+  return found == bases.end() || found->chunk != chunk ? nullptr : &*found;
+}
+
 Result<void> check(const LeafRecord& record) {
   return check_leaf(record).map_error(as_argument_error);
 }
@@ -390,6 +427,7 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
   const schema::Hash store_id = to_schema(record.store_id);
   const schema::Hash digest = to_schema(record.steps_digest);
   const schema::Hash newest_hash = to_schema(record.newest_step_hash);
+  const auto custom_metadata = create_text(builder, record.custom_metadata);
   schema::StoreRecordBuilder table(builder);
   table.add_header(header);
   table.add_store_id(&store_id);
@@ -400,6 +438,7 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
   table.add_newest_step(record.newest_step);
   table.add_newest_step_hash(&newest_hash);
   table.add_next_generation(record.next_generation);
+  table.add_custom_metadata(custom_metadata);
   schema::FinishStoreRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -416,6 +455,7 @@ Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view
   record.newest_step = table->newest_step();
   record.newest_step_hash = from_schema(table->newest_step_hash());
   record.next_generation = table->next_generation();
+  record.custom_metadata = view(table->custom_metadata());
   STEPSTONE_TRY(check_store(record));
   return record;
 }
@@ -614,6 +654,15 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
     }
     extents = builder.CreateVectorOfStructs(runs);
   }
+  flatbuffers::Offset<flatbuffers::Vector<const schema::Base*>> bases;
+  if (!record.bases.empty()) {
+    std::vector<schema::Base> entries;
+    for (const ChunkBase& base : record.bases) {
+      entries.emplace_back(to_schema(base.hash), base.save.step, base.save.generation, base.source,
+                           base.chunk, base.stored_size, static_cast<std::uint8_t>(base.codec));
+    }
+    bases = builder.CreateVectorOfStructs(entries);
+  }
   schema::LeafRecordBuilder table(builder);
   table.add_header(header);
   table.add_kind(static_cast<std::uint8_t>(record.kind));
@@ -628,6 +677,7 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
   table.add_sources(sources);
   table.add_stored_sizes(stored_sizes);
   table.add_extents(extents);
+  table.add_bases(bases);
   schema::FinishLeafRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -636,7 +686,8 @@ Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view k
   const auto table = STEPSTONE_TRY(
       VerifiedRecord<schema::LeafRecord>::open(bytes, key, schema::LeafRecordIdentifier()));
   if (is_misaligned(table->shape()) || is_misaligned(table->hashes()) ||
-      is_misaligned(table->origins()) || is_misaligned(table->extents())) {
+      is_misaligned(table->origins()) || is_misaligned(table->extents()) ||
+      is_misaligned(table->bases())) {
     return corrupt("leaf record is no valid flatbuffer");
   }
   LeafRecord record;
@@ -692,6 +743,16 @@ Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view k
   if (table->extents() != nullptr) {
     for (const schema::Extent* extent : *table->extents()) {
       record.extents.push_back({extent->first_chunk(), extent->segment(), extent->offset()});
+    }
+  }
+  if (table->bases() != nullptr) {
+    for (const schema::Base* base : *table->bases()) {
+      record.bases.push_back({.chunk = base->chunk(),
+                              .save = {base->step(), base->generation()},
+                              .source = base->source(),
+                              .codec = static_cast<Codec>(base->codec()),
+                              .stored_size = base->stored_size(),
+                              .hash = from_schema(&base->hash())});
     }
   }
   STEPSTONE_TRY(check_leaf(record).map_error(as_damage_error));

@@ -38,6 +38,7 @@ struct StoreRecord {
   std::uint64_t newest_step = 0;
   Hash128 newest_step_hash;
   std::uint32_t next_generation = 1;
+  std::string custom_metadata;  // JSON text, or empty.
 
   bool operator==(const StoreRecord&) const = default;
 };
@@ -89,8 +90,8 @@ struct ItemRecord {
 };
 
 // How a chunk is stored; format/chunk_codec.h.
-enum class Codec : std::uint8_t { kRaw = 0, kConstant = 1, kPlanes = 2 };
-inline constexpr Codec kCodecLast = Codec::kPlanes;
+enum class Codec : std::uint8_t { kRaw = 0, kConstant = 1, kPlanes = 2, kDelta = 3 };
+inline constexpr Codec kCodecLast = Codec::kDelta;
 
 // A run of chunks that stand elsewhere, each under its own number.
 struct ChunkOrigin {
@@ -119,6 +120,19 @@ struct ChunkExtent {
   bool operator==(const ChunkExtent&) const = default;
 };
 
+// What a chunk of codec delta differs from: the chunk of the same number and size in some leaf,
+// which is no delta itself.
+struct ChunkBase {
+  std::uint32_t chunk = 0;
+  SaveId save;               // That holds it.
+  std::uint32_t source = 0;  // As in ChunkOrigin.
+  Codec codec = Codec::kRaw;
+  std::uint32_t stored_size = 0;  // In bytes.
+  Hash128 hash;
+
+  bool operator==(const ChunkBase&) const = default;
+};
+
 struct LeafRecord {
   LeafKind kind = LeafKind::kArray;
   std::optional<DType> dtype;  // Set exactly for kArray.
@@ -132,6 +146,7 @@ struct LeafRecord {
   std::vector<ChunkSource> sources;
   std::vector<std::uint32_t> stored_sizes;  // One per chunk, in bytes; empty: those of the chunks.
   std::vector<ChunkExtent> extents;
+  std::vector<ChunkBase> bases;  // One per chunk of codec delta, ascending.
 
   bool operator==(const LeafRecord&) const = default;
 
@@ -143,6 +158,8 @@ struct LeafRecord {
   Codec codec_at(std::uint32_t chunk) const;
   // The one that covers `chunk`, or null: it is in the leaf's own place.
   const ChunkOrigin* origin_of(std::uint32_t chunk) const;
+  // What `chunk` differs from, or null: it is no delta.
+  const ChunkBase* base_of(std::uint32_t chunk) const;
 };
 
 // `key` is the database key that the record will stand under.

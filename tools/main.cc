@@ -318,6 +318,33 @@ void add_rm(CLI::App& app, CommandLine& line) {
   });
 }
 
+void add_recompress(CLI::App& app, CommandLine& line) {
+  Verb verb(app, line, "recompress", "Encode steps that were saved without compression",
+            "Each step is saved again in fewer bytes and takes its own place in one instant; what "
+            "is read from\n"
+            "it stays the same. One that would not become smaller is left alone. From the oldest "
+            "to the newest:\n"
+            "a later step that shares chunks with one of these refers to the encoded ones.\n\n"
+            "Examples:\n"
+            "  stepstone recompress run            all steps\n"
+            "  stepstone recompress run 100 200");
+  verb.add_store();
+  verb.app()
+      .add_option("STEP", line.steps, "The steps' numbers; without any: all")
+      ->type_name("")
+      ->check(Verb::check_step);
+  verb.add_json();
+  verb.app().callback([&line] {
+    line.run = [&line](Console& console) {
+      RecompressArguments arguments{.store = line.store, .steps = {}};
+      for (const std::string& step : line.steps) {
+        arguments.steps.push_back(parse_step(step).value_or(0));
+      }
+      return run_recompress(arguments, console);
+    };
+  });
+}
+
 void add_bench(CLI::App& app, CommandLine& line) {
   BenchArguments& arguments = line.bench;
   std::string workloads = "Workloads:\n";
@@ -349,7 +376,8 @@ void add_bench(CLI::App& app, CommandLine& line) {
       ->check(CLI::Range(1U, 1000U))
       ->capture_default_str()
       ->type_name("N");
-  verb.add_option("--codec", arguments.codecs, "none, auto or always; each workload with each")
+  verb.add_option("--codec", arguments.codecs,
+                  "none, auto, always or delta; each workload with each")
       ->delimiter(',')
       ->capture_default_str()
       ->type_name("NAME,...");
@@ -412,6 +440,7 @@ int parse_and_run(int argument_count, char** arguments) {
   add_export(app, line);
   add_verify(app, line);
   add_rm(app, line);
+  add_recompress(app, line);
   add_bench(app, line);
   try {
     app.parse(argument_count, arguments);

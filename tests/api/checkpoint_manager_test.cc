@@ -306,14 +306,31 @@ TEST_F(CheckpointManagerTest, AReaderBesideAWriterSeesTheStepsCommittedBeforeItO
   EXPECT_EQ(open({.read_only = true})->all_steps(), (Steps{1, 2}));
 }
 
-TEST_F(CheckpointManagerTest, ASecondWriterIsTurnedAway) {
+TEST_F(CheckpointManagerTest, SeveralManagersOfOneProcessWriteToOneStore) {
   const auto manager = open();
+  const auto second = open({.save_interval_steps = 5});
+  ASSERT_TRUE(*manager->save(1, save_of(1)));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  EXPECT_EQ(second->all_steps(), Steps{1});
+  ASSERT_TRUE(*second->save(5, save_of(5)));
+  EXPECT_EQ(*second->restore(1), tree_of(1));
+  EXPECT_EQ(manager->all_steps(), (Steps{1, 5}));
+  ASSERT_TRUE(is_ok(manager->close()));
+  ASSERT_TRUE(*second->save(10, save_of(10))) << "its store is still open";
+  ASSERT_TRUE(is_ok(second->close()));
+  EXPECT_EQ(open()->all_steps(), (Steps{1, 5, 10}));
+}
+
+// A Store that was not opened by a manager stands for one of another process.
+TEST_F(CheckpointManagerTest, AWriterBesideOneOfAnotherProcessIsTurnedAway) {
+  OpenOptions options;
+  options.create_if_missing = true;
+  const auto other = Store::open(path(), options);
+  ASSERT_TRUE(is_ok(other));
   EXPECT_TRUE(
       fails(CheckpointManager::open(path()), ErrorCode::kBusy, {path().string(), "read-only"}));
-  ASSERT_TRUE(*manager->save(1, save_of(1))) << "the first is not disturbed";
-  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
-  ASSERT_TRUE(is_ok(manager->close()));
-  EXPECT_EQ(open()->all_steps(), Steps{1});
+  ASSERT_TRUE(is_ok((*other)->close()));
+  EXPECT_EQ(open()->all_steps(), Steps{});
 }
 
 TEST_F(CheckpointManagerTest, WithoutCreateADirectoryMustBeThere) {
@@ -415,6 +432,34 @@ TEST_F(CheckpointManagerTest, MayBeClosedWhileOthersAsk) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(is_ok(closed));
   EXPECT_EQ(failure_count, 0);
+}
+
+TEST_F(CheckpointManagerTest, OldStepsAreCompressedInTheBackground) {
+  const CheckpointManagerOptions options = {
+      .storage = {.compression = Compression::kNone, .recompress_older_than = 1}};
+  const auto zeros = [](double last) {
+    std::vector<double> numbers(std::size_t{1} << 17);
+    numbers.back() = last;
+    return Tree::dict({{"w", array_of(numbers)}});
+  };
+  const auto is_compressed = [&](std::uint64_t step) {
+    const auto reader = *(*Store::open(path(), {.read_only = true}))->read_step(step);
+    return !reader->read_leaves("default")->front().record.codecs.empty();
+  };
+  for (std::uint64_t step = 1; step <= 2; ++step) {
+    const auto manager = open(options);
+    ASSERT_TRUE(is_ok(manager->save(step, args::StandardSave(zeros(static_cast<double>(step))))));
+    ASSERT_TRUE(is_ok(manager->close()));
+  }
+  // Step 2 shares nearly all of step 1, which is left alone because of that; a third that shares
+  // nothing sets both free.
+  const auto manager = open(options);
+  ASSERT_TRUE(is_ok(manager->save(3, large_save())));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  while (!is_compressed(1) || !is_compressed(2)) std::this_thread::yield();
+  EXPECT_FALSE(is_compressed(3));
+  EXPECT_EQ(*manager->restore(1), zeros(1));
+  EXPECT_EQ(*manager->restore(2), zeros(2));
 }
 
 // Two leaves of zeros, which compress to nothing, and are equal.

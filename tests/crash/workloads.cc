@@ -1,5 +1,7 @@
 #include "tests/crash/workloads.h"
 
+#include <iterator>
+
 #include "tests/support/random.h"
 
 namespace stepstone {
@@ -92,6 +94,44 @@ std::string share(Recorder& run) {
   return run.close();
 }
 
+// Steps that are encoded after they were saved, and share before and after.
+std::string recompress(Recorder& run) {
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.save(1, StepSize::kSkewed));
+  STEPSTONE_DO(run.save(2, StepSize::kSkewed));
+  STEPSTONE_DO(run.save(3, StepSize::kSkewed, {1}));
+  STEPSTONE_DO(run.recompress(2));
+  STEPSTONE_DO(run.recompress(3));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.save(4, StepSize::kSkewed));
+  STEPSTONE_DO(run.close());
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.recompress(4));
+  STEPSTONE_DO(run.retire({2, 3}));
+  run.wait_for_collector();
+  return run.close();
+}
+
+// Steps that differ from chunks of others, which are retired, overwritten and encoded meanwhile.
+std::string delta(Recorder& run) {
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.save(1, StepSize::kMoving));
+  STEPSTONE_DO(run.save(2, StepSize::kMoving));
+  STEPSTONE_DO(run.save(3, StepSize::kMoving, {1}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.save(2, StepSize::kSkewed));
+  STEPSTONE_DO(run.recompress(2));
+  STEPSTONE_DO(run.recompress(3));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.close());
+  STEPSTONE_DO(run.open());
+  STEPSTONE_DO(run.save(4, StepSize::kMoving, {2, 3}));
+  run.wait_for_collector();
+  STEPSTONE_DO(run.retire({4}));
+  run.wait_for_collector();
+  return run.close();
+}
+
 // Sessions enough for RocksDB to compact what each of them flushed.
 std::string reopen(Recorder& run) {
   for (std::uint64_t session = 0; session < 6; ++session) {
@@ -120,14 +160,18 @@ std::string at_random(Recorder& run) {
       STEPSTONE_DO(run.retire({steps[random.below(steps.size())]}));
       continue;
     }
+    if (!steps.empty() && random.one_in(6)) {
+      STEPSTONE_DO(run.recompress(steps[random.below(steps.size())]));
+      continue;
+    }
     const bool is_overwrite = !steps.empty() && random.one_in(4);
     const std::uint64_t step =
         is_overwrite ? steps[random.below(steps.size())] : (next_step += 1 + random.below(5));
     std::vector<std::uint64_t> retired;
     if (steps.size() > 2 && steps.front() != step) retired.push_back(steps.front());
-    constexpr StepSize kSizes[] = {StepSize::kTiny, StepSize::kSmall, StepSize::kSegment,
-                                   StepSize::kShared};
-    STEPSTONE_DO(run.save(step, kSizes[random.below(4)], retired));
+    constexpr StepSize kSizes[] = {StepSize::kTiny,   StepSize::kSmall,  StepSize::kSegment,
+                                   StepSize::kShared, StepSize::kSkewed, StepSize::kMoving};
+    STEPSTONE_DO(run.save(step, kSizes[random.below(std::size(kSizes))], retired));
   }
   return run.close();
 }
@@ -193,12 +237,20 @@ std::string Recorder::retire(const std::vector<std::uint64_t>& steps) {
   return finish(begun_at, std::move(model), store_->retire(steps));
 }
 
+std::string Recorder::recompress(std::uint64_t step) {
+  const std::size_t begun_at = disk_->operation_count();
+  const Result<RecompressCounters> counters = store_->recompress(step);
+  return finish(begun_at, model_,
+                counters ? Result<void>() : Result<void>(tl::unexpected<Error>(counters.error())));
+}
+
 std::vector<Workload> workloads() {
-  return {{"Create", create},        {"SaveSegments", save_segments},
-          {"SaveSmall", save_small}, {"SaveMedium", save_medium},
-          {"Overwrite", overwrite},  {"KeepTwo", keep_two},
-          {"Retire", retire},        {"Share", share},
-          {"Reopen", reopen},        {"AtRandom", at_random}};
+  return {{"Create", create},         {"SaveSegments", save_segments},
+          {"SaveSmall", save_small},  {"SaveMedium", save_medium},
+          {"Overwrite", overwrite},   {"KeepTwo", keep_two},
+          {"Retire", retire},         {"Share", share},
+          {"Recompress", recompress}, {"Delta", delta},
+          {"Reopen", reopen},         {"AtRandom", at_random}};
 }
 
 }  // namespace stepstone

@@ -42,6 +42,7 @@ class Recorder {
   std::string save(std::uint64_t step, StepSize size,
                    const std::vector<std::uint64_t>& retire = {});
   std::string retire(const std::vector<std::uint64_t>& steps);
+  std::string recompress(std::uint64_t step);
   void wait_for_collector() { store_->wait_for_collector(); }
 
   Store& store() { return *store_; }

@@ -164,6 +164,24 @@ TEST_F(SharingTest, TiedLeavesMayPart) {
   EXPECT_TRUE(store_->verify()->damages.empty());
 }
 
+// A leaf that drops a source of its base numbers the others anew; its equal must not mix them up.
+TEST_F(SharingTest, AnEqualOfALeafWithSeveralSourcesComesBack) {
+  const std::vector<std::byte> tied = content(9, 0, 0, 800'000);
+  Leaves leaves = {tied, tied, content(9, 0, 2, 800'000), content(9, 0, 3, 800'000)};
+  save(1, leaves);
+  leaves[1][0] ^= std::byte{1};
+  leaves[2] = leaves[1];
+  save(2, leaves);
+  EXPECT_EQ(record_of(2, 2).sources.size(), 2U);
+  leaves[2][0] ^= std::byte{2};
+  leaves[3] = leaves[2];
+  save(3, leaves);
+  EXPECT_EQ(record_of(3, 2).sources.size(), 1U);
+  EXPECT_TRUE(read(3) == leaves);
+  // Extents lead to the bytes whatever the sources are; this asks for them by their keys.
+  EXPECT_TRUE(store_->verify()->damages.empty());
+}
+
 TEST_F(SharingTest, AnOverwrittenStepMayShareWithWhatItReplaces) {
   Leaves leaves = three_leaves();
   save(1, leaves);

@@ -202,6 +202,55 @@ TEST_F(ChunkCodec, NeedsNoMoreMemoryOnceItHasSeenAChunk) {
   EXPECT_EQ(test::allocated_bytes(), before);
 }
 
+// Goal: a delta of anything from anything comes back, and is never larger than the chunk. Method:
+// every small size and those around 4 KiB, with few, many and no bits changed.
+TEST_F(ChunkCodec, BringsBackDeltasOfEverySize) {
+  for (const std::uint64_t seed : test::seeds(3)) {
+    SCOPED_TRACE(test::trace(seed));
+    test::Random random(seed);
+    std::vector<std::size_t> sizes = {4095, 4096, 4097, 65537};
+    for (std::size_t size = 1; size <= 100; ++size) sizes.push_back(size);
+    for (const std::size_t size : sizes) {
+      const std::string base = random.bytes(size);
+      for (const std::size_t changes : {std::size_t{0}, std::size_t{1}, size / 10, 10 * size}) {
+        std::string chunk = base;
+        for (std::size_t i = 0; i < changes; ++i) {
+          chunk[random.below(size)] ^= static_cast<char>(random.bits());
+        }
+        const ElementLayout layout = random.one_of(kLayouts);
+        const EncodedChunk encoded =
+            encoder_.encode_delta(test::as_bytes(chunk), test::as_bytes(base), layout);
+        if (encoded.codec == Codec::kRaw) {
+          EXPECT_EQ(test::as_string(encoded.bytes), chunk);
+          continue;
+        }
+        ASSERT_EQ(encoded.codec, Codec::kDelta);
+        EXPECT_LT(encoded.bytes.size(), size);
+        std::vector<std::byte> decoded(size);
+        const auto result = decoder_.decode_delta(encoded.bytes, test::as_bytes(base), decoded);
+        ASSERT_TRUE(result.has_value()) << result.error().message;
+        EXPECT_TRUE(test::as_string(decoded) == chunk) << size << " bytes, " << changes;
+      }
+    }
+  }
+}
+
+TEST_F(ChunkCodec, MakesWeightsThatHardlyMovedMuchSmaller) {
+  test::Random random(1);
+  std::vector<std::uint16_t> numbers;
+  for (const float number : weights(random, 100'000)) {
+    numbers.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(number) >> 16));
+  }
+  const std::string base = bytes_of(numbers);
+  for (std::uint16_t& number : numbers)
+    number = static_cast<std::uint16_t>(number + random.one_in(10));
+  const std::string moved = bytes_of(numbers);
+  const auto encoded =
+      encoder_.encode_delta(test::as_bytes(moved), test::as_bytes(base), {2, true});
+  EXPECT_EQ(encoded.codec, Codec::kDelta);
+  EXPECT_LT(encoded.bytes.size(), moved.size() / 4);
+}
+
 TEST(ElementLayoutOf, SplitsEveryDTypeIntoWhatItIsMadeOf) {
   const auto expect = [](std::initializer_list<DType> dtypes, ElementLayout layout) {
     for (const DType dtype : dtypes) {
@@ -332,6 +381,47 @@ std::string one_plane(const std::string& frame) {
   return bytes + frame;
 }
 
+TEST(HostileChunk, DeltasAreReadWithinTheirBounds) {
+  const std::string base = test::sample_float_chunk();
+  ChunkEncoder encoder;
+  ChunkDecoder decoder;
+  const std::string stored = test::as_string(
+      encoder
+          .encode_delta(test::as_bytes(test::sample_moved_chunk()), test::as_bytes(base), {4, true})
+          .bytes);
+  const auto decode_delta = [&](const std::string& bytes) {
+    std::vector<std::byte> destination(base.size());
+    const std::vector<std::byte> copy(test::as_bytes(bytes).begin(), test::as_bytes(bytes).end());
+    return decoder.decode_delta(copy, test::as_bytes(base), destination);
+  };
+  ASSERT_TRUE(decode_delta(stored));
+  for (std::size_t size = 0; size < stored.size(); ++size) {
+    const auto cut = decode_delta(stored.substr(0, size));
+    ASSERT_FALSE(cut.has_value()) << size;
+    EXPECT_EQ(cut.error().code, ErrorCode::kCorrupt);
+  }
+  EXPECT_FALSE(decode_delta(stored + 'x'));
+  for (int codec = 0; codec < 256; ++codec) {
+    std::string other = stored;
+    other[0] = static_cast<char>(codec);
+    const bool is_its_own = codec == static_cast<int>(Codec::kPlanes);
+    if (is_its_own) continue;
+    const auto result = decode_delta(other);
+    ASSERT_FALSE(result.has_value()) << codec;
+    EXPECT_EQ(result.error().code, ErrorCode::kCorrupt) << codec;
+  }
+  for (std::size_t bit = 0; bit < 8 * stored.size(); ++bit) {
+    std::string flipped = stored;
+    flipped[bit / 8] ^= static_cast<char>(1 << bit % 8);
+    (void)decode_delta(flipped);
+  }
+  // Without a base it is not to be had.
+  std::vector<std::byte> destination(base.size());
+  const auto alone = decoder.decode(Codec::kDelta, test::as_bytes(stored), destination);
+  ASSERT_FALSE(alone.has_value());
+  EXPECT_EQ(alone.error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST(HostileChunk, MustHoldOneFrameOfZstd) {
   const std::string chunk(1000, 'x');
   const std::string skippable = test::from_hex("502a4d18 04000000 00000000");
@@ -391,7 +481,7 @@ TEST(HostileChunk, OfImpossibleHeadersIsCorrupt) {
     ASSERT_FALSE(decoded.has_value()) << pattern;
     EXPECT_EQ(decoded.error().code, ErrorCode::kCorrupt);
   }
-  const auto unknown = decode(decoder, {static_cast<Codec>(3), honest}, 4);
+  const auto unknown = decode(decoder, {static_cast<Codec>(4), honest}, 4);
   ASSERT_FALSE(unknown.has_value());
   EXPECT_EQ(unknown.error().code, ErrorCode::kUnsupported);
 }

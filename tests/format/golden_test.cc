@@ -47,6 +47,8 @@ std::vector<Golden> records() {
        encode(test::sample_chunked_leaf_record(), test::sample_leaf_key()).value()},
       {"leaf_record_shared.hex",
        encode(test::sample_shared_leaf_record(), test::sample_leaf_key()).value()},
+      {"leaf_record_delta.hex",
+       encode(test::sample_delta_leaf_record(), test::sample_leaf_key()).value()},
       {"step_record_shared.hex",
        encode(test::sample_shared_step_record(), step_record_key(step.save.step)).value()},
   };
@@ -79,7 +81,22 @@ std::vector<Golden> chunks() {
         encoder.encode(test::as_bytes(chunk), element_layout(DType::kFloat32)).bytes);
   };
   return {{"chunk_constant.hex", encode_float32(test::sample_constant_chunk())},
-          {"chunk_planes.hex", encode_float32(test::sample_float_chunk())}};
+          {"chunk_planes.hex", encode_float32(test::sample_float_chunk())},
+          {"chunk_delta.hex",
+           test::as_string(encoder
+                               .encode_delta(test::as_bytes(test::sample_moved_chunk()),
+                                             test::as_bytes(test::sample_float_chunk()),
+                                             element_layout(DType::kFloat32))
+                               .bytes)}};
+}
+
+TEST(Golden, DeltasAreReadAsTheyWere) {
+  std::string decoded(test::sample_float_chunk().size(), '\0');
+  const auto result = ChunkDecoder().decode_delta(test::as_bytes(golden_bytes("chunk_delta.hex")),
+                                                  test::as_bytes(test::sample_float_chunk()),
+                                                  std::as_writable_bytes(std::span(decoded)));
+  ASSERT_TRUE(result.has_value()) << result.error().message;
+  EXPECT_TRUE(decoded == test::sample_moved_chunk());
 }
 
 TEST(Golden, ChunksAreReadAsTheyWere) {
@@ -127,6 +144,8 @@ TEST(Golden, RecordsAreReadAsTheyWere) {
             test::sample_chunked_leaf_record());
   EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_shared.hex"), test::sample_leaf_key()),
             test::sample_shared_leaf_record());
+  EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_delta.hex"), test::sample_leaf_key()),
+            test::sample_delta_leaf_record());
   EXPECT_EQ(decode_step_record(golden_bytes("step_record_shared.hex"), step_record_key(1000)),
             test::sample_shared_step_record());
 }

@@ -53,12 +53,14 @@ struct LeafFields {
       {"ema", std::string("\x03w\0\x01\0", 5)}};
   std::vector<std::uint32_t> stored_sizes = {4096, 4096, 4096};
   std::vector<schema::Extent> extents = {{0, 1, 0}, {4096, 0, 2}};
+  std::vector<schema::Base> bases;
 
   void clear_places() {
     origins.clear();
     sources.clear();
     stored_sizes.clear();
     extents.clear();
+    bases.clear();
   }
 
   std::string build() const {
@@ -75,7 +77,8 @@ struct LeafFields {
             builder, header_offset, kind, dtype, &shape, size_bytes, chunk_size_bytes, &hashes,
             inline_bytes ? &*inline_bytes : nullptr, codecs.empty() ? nullptr : &codecs,
             origins.empty() ? nullptr : &origins, sources.empty() ? nullptr : &source_offsets,
-            stored_sizes.empty() ? nullptr : &stored_sizes, extents.empty() ? nullptr : &extents),
+            stored_sizes.empty() ? nullptr : &stored_sizes, extents.empty() ? nullptr : &extents,
+            bases.empty() ? nullptr : &bases),
         schema::LeafRecordIdentifier());
     return sealed(builder);
   }
@@ -146,14 +149,16 @@ struct ItemFields {
 struct StoreFields {
   HeaderFields header = {.key = store_record_key()};
   std::uint64_t newest_step = 5;
+  std::string custom_metadata = "{}";
 
   std::string build() const {
     FlatBufferBuilder builder;
     const auto header_offset = header.build(builder);
+    const auto metadata_offset = builder.CreateString(custom_metadata);
     const schema::Hash id(1, 2);
-    builder.Finish(
-        schema::CreateStoreRecord(builder, header_offset, &id, 0, 0, 0, nullptr, newest_step),
-        schema::StoreRecordIdentifier());
+    builder.Finish(schema::CreateStoreRecord(builder, header_offset, &id, 0, 0, 0, nullptr,
+                                             newest_step, nullptr, 1, metadata_offset),
+                   schema::StoreRecordIdentifier());
     return sealed(builder);
   }
   auto decode() const { return decode_store_record(build(), header.key); }
@@ -225,9 +230,9 @@ TEST(HostileLeafRecord, IsRefused) {
       {"kind 255", [](auto& f) { f.kind = 255; }, ErrorCode::kUnsupported},
       {"dtype 29", [](auto& f) { f.dtype = 29; }, ErrorCode::kUnsupported},
       {"dtype 255", [](auto& f) { f.dtype = 255; }, ErrorCode::kUnsupported},
-      {"codec 3",
+      {"codec 4",
        [](auto& f) {
-         f.codecs = {0, 3, 0};
+         f.codecs = {0, 4, 0};
        },
        ErrorCode::kUnsupported},
       {"codec 255",
@@ -349,6 +354,58 @@ TEST(HostileLeafRecord, IsRefused) {
   });
 }
 
+// Two deltas: one whose base stands in an earlier save, and one under another leaf's path.
+LeafFields with_deltas() {
+  LeafFields fields;
+  fields.codecs = {3, 0, 3};
+  fields.stored_sizes = {100, 4096, 4096};
+  fields.bases = {{{7, 8}, 900, 5, 0, 0, 4096, 0}, {{9, 10}, 800, 4, 1, 2, 3000, 2}};
+  return fields;
+}
+
+TEST(HostileLeafRecord, WithImpossibleBasesIsRefused) {
+  const auto record = with_deltas().decode();
+  ASSERT_TRUE(record.has_value()) << record.error().message;
+  EXPECT_EQ(record->base_of(1), nullptr);
+  EXPECT_EQ(record->base_of(2)->save, (SaveId{800, 4}));
+  const auto base = [](std::uint64_t step, std::uint32_t source, std::uint32_t chunk,
+                       std::uint32_t stored_size, std::uint8_t codec) {
+    return schema::Base({7, 8}, step, 5, source, chunk, stored_size, codec);
+  };
+  struct Case {
+    const char* what;
+    std::function<void(LeafFields&)> damage;
+    ErrorCode code = ErrorCode::kCorrupt;
+  };
+  const std::vector<Case> cases = {
+      {"a base too few", [](auto& f) { f.bases.pop_back(); }},
+      {"no bases", [](auto& f) { f.bases.clear(); }},
+      {"no codecs", [](auto& f) { f.codecs.clear(), f.stored_sizes.clear(); }},
+      {"a base too many", [&](auto& f) { f.bases.push_back(base(9, 0, 3, 4096, 0)); }},
+      {"a base of a chunk that is no delta", [&](auto& f) { f.bases[1] = base(9, 0, 1, 4096, 0); }},
+      {"the same base twice", [](auto& f) { f.bases[1] = f.bases[0]; }},
+      {"bases out of order", [](auto& f) { std::swap(f.bases[0], f.bases[1]); }},
+      {"a base beyond the leaf", [&](auto& f) { f.bases[1] = base(9, 0, 0xFFFFFFFF, 4096, 0); }},
+      {"a base in an impossible step",
+       [&](auto& f) { f.bases[0] = base(std::uint64_t{1} << 63, 0, 0, 4096, 0); }},
+      {"a base beyond the sources", [&](auto& f) { f.bases[0] = base(9, 2, 0, 4096, 0); }},
+      {"a base that is a delta", [&](auto& f) { f.bases[0] = base(9, 0, 0, 4096, 3); }},
+      {"a base in codec 4", [&](auto& f) { f.bases[0] = base(9, 0, 0, 4096, 4); },
+       ErrorCode::kUnsupported},
+      {"a raw base that is stored smaller", [&](auto& f) { f.bases[0] = base(9, 0, 0, 4095, 0); }},
+      {"an encoded base that is stored larger",
+       [&](auto& f) { f.bases[0] = base(9, 0, 0, 4097, 2); }},
+      {"a delta that is stored larger", [](auto& f) { f.stored_sizes[0] = 4097; }},
+  };
+  for (const Case& each : cases) {
+    LeafFields fields = with_deltas();
+    each.damage(fields);
+    const auto refused = fields.decode();
+    ASSERT_FALSE(refused.has_value()) << each.what;
+    EXPECT_EQ(refused.error().code, each.code) << each.what;
+  }
+}
+
 TEST(HostileLeafRecord, WithInlineBytesIsRefused) {
   const auto small = [](LeafFields& f) {
     f.shape = {3};
@@ -374,6 +431,11 @@ TEST(HostileLeafRecord, WithInlineBytesIsRefused) {
       {"extents",
        [&](auto& f) {
          small(f), f.extents = {{0, 0, 0}};
+       }},
+      {"a base",
+       [&](auto& f) {
+         small(f);
+         f.bases = {{{7, 8}, 900, 5, 0, 0, 12, 0}};
        }},
       {"more than may be inline",
        [&](auto& f) {
@@ -513,6 +575,11 @@ TEST(HostileStoreRecord, IsRefused) {
   expect_refused<StoreFields>({
       {"a step over the limit", [](auto& f) { f.newest_step = std::uint64_t{1} << 63; }},
   });
+  StoreFields fields;
+  fields.custom_metadata.assign(limits::kStoreMetadataSizeBytesMax + 1, ' ');
+  const auto decoded = fields.decode();
+  ASSERT_FALSE(decoded);
+  EXPECT_EQ(decoded.error().code, ErrorCode::kLimit);
 }
 
 // A mebibyte of offsets that all lead to one long name: copied for each, that would be gigabytes.

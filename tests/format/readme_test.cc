@@ -97,7 +97,7 @@ TEST(Specification, ListsEveryLeafKind) {
 
 TEST(Specification, ListsEveryCodec) {
   const std::string text = readme();
-  const char* const rows[] = {"| 0 | raw |", "| 1 | constant |", "| 2 | planes |"};
+  const char* const rows[] = {"| 0 | raw |", "| 1 | constant |", "| 2 | planes |", "| 3 | delta |"};
   ASSERT_EQ(std::size(rows), static_cast<std::size_t>(kCodecLast) + 1);
   for (const char* const row : rows) EXPECT_NE(text.find(row), std::string::npos) << row;
 }
@@ -109,6 +109,16 @@ TEST(Specification, ItsPlanesDecodeAsItSays) {
                                             std::as_writable_bytes(std::span(chunk)));
   ASSERT_TRUE(result.has_value()) << result.error().message;
   EXPECT_EQ(test::to_hex(chunk), "803f80bf803fee");
+}
+
+TEST(Specification, ItsDeltaDecodesAsItSays) {
+  const std::string stored = test::from_hex(block_after(readme(), "<!-- dump: delta -->"));
+  const std::string base = test::from_hex("803f803f");
+  std::string chunk(4, '\0');
+  const auto result = ChunkDecoder().decode_delta(test::as_bytes(stored), test::as_bytes(base),
+                                                  std::as_writable_bytes(std::span(chunk)));
+  ASSERT_TRUE(result.has_value()) << result.error().message;
+  EXPECT_EQ(test::to_hex(chunk), "813f803f");
 }
 
 TEST(Specification, ListsEveryLimitWithItsValue) {
@@ -129,6 +139,7 @@ TEST(Specification, ListsEveryLimitWithItsValue) {
       {"kRecordSizeBytesMax", number(limits::kRecordSizeBytesMax)},
       {"kInlineSizeBytesMax", number(limits::kInlineSizeBytesMax)},
       {"kMetadataSizeBytesMax", number(limits::kMetadataSizeBytesMax)},
+      {"kStoreMetadataSizeBytesMax", number(limits::kStoreMetadataSizeBytesMax)},
       {"kSegmentsPerStepMax", number(limits::kSegmentsPerStepMax)},
       {"kSourcesPerLeafMax", number(limits::kSourcesPerLeafMax)},
       {"kOriginSavesPerStepMax", number(limits::kOriginSavesPerStepMax)},
@@ -197,7 +208,7 @@ TEST(Specification, ListsTheFieldsOfEveryTableInTheirOrder) {
       ++tables;
     }
   }
-  EXPECT_EQ(tables, 13U);
+  EXPECT_EQ(tables, 14U);
 }
 
 }  // namespace

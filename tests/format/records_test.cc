@@ -32,7 +32,8 @@ StoreRecord random_store(Random& random) {
           .steps_digest = random_hash(random),
           .newest_step = random_number(random) & limits::kStepMax,
           .newest_step_hash = random_hash(random),
-          .next_generation = static_cast<std::uint32_t>(random_number(random))};
+          .next_generation = static_cast<std::uint32_t>(random_number(random)),
+          .custom_metadata = random_json(random)};
 }
 
 StepRecord random_step(Random& random) {
@@ -154,7 +155,7 @@ LeafRecord random_leaf(Random& random) {
   }
   if (random.one_in(2)) {
     for (std::size_t i = 0; i < chunk_count; ++i) {
-      record.codecs.push_back(static_cast<Codec>(random.below(3)));
+      record.codecs.push_back(static_cast<Codec>(random.below(4)));
     }
   }
   for (std::uint64_t count = random.below(3); count > 0; --count) {
@@ -175,6 +176,17 @@ LeafRecord random_leaf(Random& random) {
     for (std::uint32_t chunk = 0; chunk < chunk_count; ++chunk) {
       record.stored_sizes.push_back(static_cast<std::uint32_t>(record.chunk_size_at(chunk)));
     }
+  }
+  for (std::uint32_t chunk = 0; chunk < chunk_count; ++chunk) {
+    if (record.codec_at(chunk) != Codec::kDelta) continue;
+    record.bases.push_back(
+        {.chunk = chunk,
+         .save = {random_number(random) & limits::kStepMax,
+                  static_cast<std::uint32_t>(random.bits())},
+         .source = static_cast<std::uint32_t>(random.below(record.sources.size() + 1)),
+         .codec = static_cast<Codec>(random.below(3)),
+         .stored_size = static_cast<std::uint32_t>(record.chunk_size_at(chunk)),
+         .hash = random_hash(random)});
   }
   for (std::uint64_t chunk = random.below(3); chunk < chunk_count; chunk += 1 + random.below(9)) {
     record.extents.push_back({static_cast<std::uint32_t>(chunk),

@@ -110,6 +110,28 @@ inline LeafRecord sample_shared_leaf_record() {
   return record;
 }
 
+// float32 (3, 1024) in three chunks, of which two are deltas of chunks in earlier saves.
+inline LeafRecord sample_delta_leaf_record() {
+  LeafRecord record = sample_shared_leaf_record();
+  record.codecs = {Codec::kDelta, Codec::kRaw, Codec::kDelta};
+  record.origins = {{2, 1, {900, 5}, 0}};
+  record.stored_sizes = {700, 4096, 650};
+  record.extents.clear();
+  record.bases = {{.chunk = 0,
+                   .save = {900, 5},
+                   .source = 0,
+                   .codec = Codec::kRaw,
+                   .stored_size = 4096,
+                   .hash = sample_hash("base 0")},
+                  {.chunk = 2,
+                   .save = {800, 4},
+                   .source = 1,
+                   .codec = Codec::kPlanes,
+                   .stored_size = 3000,
+                   .hash = sample_hash("base 2")}};
+  return record;
+}
+
 // 300 positive float32 of five exponents and 16 bits of mantissa, and three bytes more: as planes,
 // one that is constant, two that are stored as they are, and one for zstd.
 inline std::string sample_float_chunk() {
@@ -123,6 +145,13 @@ inline std::string sample_float_chunk() {
     for (int shift = 0; shift < 32; shift += 8) bytes += static_cast<char>(bits >> shift);
   }
   return bytes + "\x01\x02\x03";
+}
+
+// The same with every seventh number a little larger.
+inline std::string sample_moved_chunk() {
+  std::string bytes = sample_float_chunk();
+  for (std::size_t i = 0; i + 4 < bytes.size(); i += 28) bytes[i] ^= 1;
+  return bytes;
 }
 
 inline std::string sample_constant_chunk() {

@@ -46,6 +46,8 @@ std::vector<LeafPlan> plan(StepSize size) {
       leaves.push_back({"moment", 9000 * kKiB + 3});
       break;
     case StepSize::kShared:
+    case StepSize::kSkewed:
+    case StepSize::kMoving:
       leaves.push_back({"kernel", 9 * std::size_t{kChunkSizeBytes} + 77});
       leaves.push_back({"bias", 40 * kKiB});
       break;
@@ -65,8 +67,15 @@ void fill(std::span<std::byte> bytes, const std::string& identity) {
 
 std::vector<std::byte> contents(const ModelStep& step, const LeafPlan& leaf) {
   std::vector<std::byte> bytes(leaf.size_bytes);
-  if (step.size != StepSize::kShared) {
+  if (step.size < StepSize::kShared) {
     fill(bytes, fmt::format("{} {} {} {}", step.seed, step.step, step.attempt, leaf.name));
+    return bytes;
+  }
+  if (step.size == StepSize::kMoving) {
+    fill(bytes, fmt::format("{} {}", step.seed, leaf.name));
+    std::vector<std::byte> changes(bytes.size() / 100);
+    fill(changes, fmt::format("{} {} {}", step.seed, step.attempt, leaf.name));
+    for (std::size_t i = 0; i < changes.size(); ++i) bytes[100 * i] = changes[i];
     return bytes;
   }
   // Whatever the step, chunks change with every attempt, every second, every fourth, every eighth.
@@ -76,6 +85,9 @@ std::vector<std::byte> contents(const ModelStep& step, const LeafPlan& leaf) {
     fill(rest.first(size),
          fmt::format("{} {} {} {}", step.seed, step.attempt >> chunk % 4, leaf.name, chunk));
     rest = rest.subspan(size);
+  }
+  if (step.size == StepSize::kSkewed) {
+    for (std::byte& byte : bytes) byte &= std::byte{7};
   }
   return bytes;
 }
@@ -92,7 +104,7 @@ std::optional<ModelStep> parse_identity(const std::string& text) {
   unsigned size = 0;
   if (std::sscanf(text.c_str(), "[%llu,%llu,%llu,%u]", &numbers[0], &numbers[1], &numbers[2],
                   &size) != 4 ||
-      size > static_cast<unsigned>(StepSize::kShared)) {
+      size > static_cast<unsigned>(StepSize::kMoving)) {
     return std::nullopt;
   }
   step.seed = numbers[0];
@@ -139,6 +151,8 @@ Result<StepRecord> save_model_step(Store& store, const ModelStep& step, bool ove
   options.overwrite = overwrite;
   options.chunk_size_bytes = kChunkSizeBytes;
   options.custom_metadata = identity_of(step);
+  if (step.size == StepSize::kSkewed) options.compression = Compression::kNone;
+  if (step.size == StepSize::kMoving) options.compression = Compression::kDelta;
   const std::vector<ModelLeaf> leaves = model_leaves(step);
   const std::unique_ptr<StepWriter> writer = STEPSTONE_TRY(store.begin_save(step.step, options));
   TreeStructure structure;

@@ -22,6 +22,8 @@ enum class StepSize : std::uint8_t {
   kMedium,   // A few MiB.
   kLarge,    // About 18 MiB: several segments of chunks.
   kShared,   // About 650 KiB, most of it as in the attempts before.
+  kSkewed,   // The same in bytes of few values, saved unencoded.
+  kMoving,   // As large, each byte as in the other attempts but for a few, saved as deltas.
 };
 
 // One attempt to save one step. All that its leaves hold follows from this.

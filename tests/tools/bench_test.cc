@@ -152,10 +152,14 @@ TEST_F(BenchTest, WeightsAreCompressedWithEachCodec) {
   expect_metrics(always, {{"float32 ratio_compressed", ""},
                           {"float32 encode", "MB/s"},
                           {"bfloat16 decode", "MB/s"},
+                          {"moved-1/1024 ratio_compressed", ""},
+                          {"moved-1/64 decode", "MB/s"},
                           {"bfloat16 save", "MB/s"},
                           {"bfloat16 restore_warm", "MB/s"}});
   EXPECT_EQ(always.at("bfloat16 save")["state_bytes"], 460'000);
   EXPECT_EQ(always.at("bfloat16 save")["codec"], "always");
+  const auto delta = rows_of("compress", {"--codec", "delta", "--model", path("model")});
+  expect_metrics(delta, {{"moved-1/256 encode", "MB/s"}, {"bfloat16 restore_warm", "MB/s"}});
   const auto none = rows_of("compress", {"--codec", "none", "--model", path("model")});
   EXPECT_FALSE(none.contains("float32 encode"));
   EXPECT_GE(none.at("bfloat16 written_bytes")["ratio"].get<double>(), 1);

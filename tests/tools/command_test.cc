@@ -582,6 +582,53 @@ TEST_F(CommandTest, RmRemovesTheStepsOrNone) {
   EXPECT_EQ(run_stepstone({"ls", store()}).output, "no steps\n");
 }
 
+TEST_F(CommandTest, RecompressEncodesStepsAndKeepsWhatTheyHold) {
+  // Numbers that all have the same exponent.
+  NamedTensor numbers = random_tensor("numbers", DType::kFloat32, {256, 1024}, kSeed);
+  for (std::size_t i = 3; i < numbers.bytes.size(); i += 4) numbers.bytes[i] = '\x3f';
+  const std::string bytes = canonical_safetensors_bytes({numbers}, {});
+  write_file(path("numbers.safetensors"), bytes);
+  {
+    const auto store = *Store::open(this->store(), {.create_if_missing = true});
+    for (const std::uint64_t step : {1U, 2U}) {
+      const auto writer = *store->begin_save(step, {.compression = Compression::kNone});
+      TreeStructure structure;
+      structure.kinds = {NodeKind::kDict, NodeKind::kLeaf};
+      structure.child_counts = {1};
+      append_component(structure.labels, PathComponent::key("numbers"));
+      ASSERT_TRUE(writer->put_item("default", "standard", structure));
+      ASSERT_TRUE(writer->put_leaf(
+          "default", *encode_path({PathComponent::key("numbers")}),
+          {.kind = LeafKind::kArray,
+           .dtype = DType::kFloat32,
+           .shape = {256, 1024},
+           .size_bytes = numbers.bytes.size(),
+           .compression = {}},
+          std::make_shared<MemorySource>(std::as_bytes(std::span(numbers.bytes)))));
+      ASSERT_TRUE(writer->commit());
+    }
+  }
+  expect_failure({"recompress", store(), "1", "3"}, 1, "step 3");
+  const auto stored_bytes = [&] {
+    return answer_of({"du", store(), "--json"})["stored_bytes"].get<std::uint64_t>();
+  };
+  const std::uint64_t before = stored_bytes();
+  const json answer = answer_of({"recompress", store(), "2", "1", "--json"});
+  ASSERT_EQ(answer["steps"].size(), 2U);
+  EXPECT_EQ(answer["steps"][0]["step"], 1);
+  EXPECT_EQ(answer["steps"][0]["replaced"], true);
+  EXPECT_EQ(answer["steps"][0]["bytes_before"], numbers.bytes.size());
+  EXPECT_LT(answer["steps"][0]["bytes_after"], numbers.bytes.size() * 9 / 10);
+  EXPECT_EQ(answer["steps"][1]["replaced"], true);  // It refers to what step 1 has now.
+  EXPECT_LT(stored_bytes(), before * 9 / 10);
+  for (const char* step : {"1", "2"}) {
+    EXPECT_EQ(run_stepstone({"cat", store(), step, "numbers", "--raw"}).output, numbers.bytes);
+  }
+  EXPECT_EQ(run_stepstone({"recompress", store()}).output,
+            "step 1: left as it is\nstep 2: left as it is\n");
+  EXPECT_EQ(run_stepstone({"verify", store()}).exit_code, 0);
+}
+
 TEST_F(CommandTest, MissingThingsAreNamed) {
   expect_failure({"ls", path("nowhere")}, 1, "nowhere");
   EXPECT_FALSE(std::filesystem::exists(path("nowhere")));
@@ -654,7 +701,8 @@ TEST_F(CommandTest, HelpTeachesEachVerbByExample) {
   const CommandResult help = run_stepstone({"--help"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_EQ(help.error, "");
-  for (const std::string verb : {"import", "ls", "show", "cat", "export", "verify", "rm"}) {
+  for (const std::string verb :
+       {"import", "ls", "show", "cat", "export", "verify", "rm", "recompress"}) {
     EXPECT_NE(help.output.find("\n  " + verb + " "), std::string::npos) << verb;
     const CommandResult verb_help = run_stepstone({verb, "--help"});
     EXPECT_EQ(verb_help.exit_code, 0) << verb;

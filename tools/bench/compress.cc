@@ -1,5 +1,6 @@
 // Real weights: how small they get and how fast, and what that does to a save.
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -59,11 +60,12 @@ float float_at(std::span<const std::byte> bytes, std::size_t index) {
   return value;
 }
 
-// Copies of the weights as bfloat16, one after the other. Each weight is moved by up to a sixteenth
-// of itself, as training would move it, another way for each seed: the exponents stay spread as
-// they are in the model, and no two copies have a chunk in common that could be stored once. Seed 0
+// Copies of the weights as bfloat16, one after the other. Each weight is moved by up to `reach` of
+// itself, as training would move it, another way for each seed: the exponents stay spread as they
+// are in the model, and no two copies have a chunk in common that could be stored once. Seed 0
 // leaves the weights as they are.
-void fill_bfloat16(const Weights& weights, std::uint64_t seed, std::span<std::byte> bytes) {
+void fill_bfloat16(const Weights& weights, std::uint64_t seed, std::span<std::byte> bytes,
+                   float reach = 1.0F / 16) {
   const std::span<const std::byte> source = weights.memory.bytes();
   const std::size_t count = source.size() / sizeof(float);
   constexpr std::size_t kBatch = kChunkBytes;
@@ -72,7 +74,7 @@ void fill_bfloat16(const Weights& weights, std::uint64_t seed, std::span<std::by
     for (std::size_t i = batch * kBatch; i < end; ++i) {
       const std::uint64_t random = mix((i + 1) * 0x9E3779B97F4A7C15 + seed);
       const float place = static_cast<float>(random >> 40) * 0x1p-24F - 0.5F;
-      const float factor = seed == 0 ? 1 : 1 + place / 8;
+      const float factor = seed == 0 ? 1 : 1 + place * 2 * reach;
       const std::uint16_t value = to_bfloat16(float_at(source, i % count) * factor);
       std::memcpy(bytes.data() + 2 * i, &value, sizeof(value));
     }
@@ -82,8 +84,9 @@ void fill_bfloat16(const Weights& weights, std::uint64_t seed, std::span<std::by
                      fill_batch);
 }
 
-// The codec alone, on one core.
-Result<void> measure_codec(Context& context, std::span<const std::byte> bytes, DType dtype) {
+// The codec alone, on one core; with `base`, which may be empty, as deltas from that.
+Result<void> measure_codec(Context& context, std::span<const std::byte> bytes, DType dtype,
+                           std::span<const std::byte> base = {}) {
   if (context.codec() == "none" || !context.wants({"ratio_compressed", "encode", "decode"})) {
     return {};
   }
@@ -99,10 +102,19 @@ Result<void> measure_codec(Context& context, std::span<const std::byte> bytes, D
   };
   ChunkEncoder encoder;
   ChunkDecoder decoder;
+  const auto encode_chunk = [&](std::size_t chunk) {
+    if (base.empty()) return encoder.encode(chunk_at(bytes, chunk), layout);
+    return encoder.encode_delta(chunk_at(bytes, chunk), chunk_at(base, chunk), layout);
+  };
+  const auto decode_chunk = [&](std::size_t chunk, const Stored& from,
+                                std::span<std::byte> destination) {
+    if (from.codec != Codec::kDelta) return decoder.decode(from.codec, from.bytes, destination);
+    return decoder.decode_delta(from.bytes, chunk_at(base, chunk), destination);
+  };
   std::vector<Stored> stored(chunk_count);
   std::size_t stored_bytes = 0;
   for (std::size_t chunk = 0; chunk < chunk_count; ++chunk) {
-    const EncodedChunk encoded = encoder.encode(chunk_at(bytes, chunk), layout);
+    const EncodedChunk encoded = encode_chunk(chunk);
     stored[chunk] = {encoded.codec, {encoded.bytes.begin(), encoded.bytes.end()}};
     stored_bytes += encoded.bytes.size();
   }
@@ -115,14 +127,13 @@ Result<void> measure_codec(Context& context, std::span<const std::byte> bytes, D
     limit.samples.push_back(STEPSTONE_TRY(parallel_copy(decoded.bytes(), bytes, 1)));
     encode.push_back(seconds_of([&] {
       for (std::size_t chunk = 0; chunk < chunk_count; ++chunk) {
-        encoded_bytes += encoder.encode(chunk_at(bytes, chunk), layout).bytes.size();
+        encoded_bytes += encode_chunk(chunk).bytes.size();
       }
     }));
     Result<void> result;
     decode.push_back(seconds_of([&] {
       for (std::size_t chunk = 0; chunk < chunk_count && result; ++chunk) {
-        result = decoder.decode(stored[chunk].codec, stored[chunk].bytes,
-                                chunk_at(decoded.bytes(), chunk));
+        result = decode_chunk(chunk, stored[chunk], chunk_at(decoded.bytes(), chunk));
       }
     }));
     return result;
@@ -148,6 +159,8 @@ Result<void> measure_store(Context& context, const Weights& weights, State& stat
   const std::filesystem::path raw_file = context.scratch() / "raw";
   STEPSTONE_TRY(write_file(raw_file, state.bytes()));
   const auto store = STEPSTONE_TRY(Store::open(context.store_path(), open_options(context)));
+  // Deltas are for weights that hardly move.
+  const float reach = context.codec() == "delta" ? 1.0F / 1024 : 1.0F / 16;
   DurableWrites raw;
   Limit pread{"pread, all processors", {}};
   std::vector<double> save;
@@ -155,7 +168,7 @@ Result<void> measure_store(Context& context, const Weights& weights, State& stat
   std::vector<double> written;
   for (std::uint64_t step = 0; step < kUncounted + context.sample_count(); ++step) {
     STEPSTONE_TRY(Context::check_interrupted());
-    fill_bfloat16(weights, step + 1, state.bytes());
+    fill_bfloat16(weights, step + 1, state.bytes(), reach);
     if (step >= kUncounted) STEPSTONE_TRY(raw.sample(context.scratch(), state.bytes()));
     const std::uint64_t previous = step - 1;
     Result<StepRecord> saved;
@@ -188,6 +201,18 @@ Result<void> measure_store(Context& context, const Weights& weights, State& stat
   return store->close();
 }
 
+// Weights that have moved by up to one part in so many, against those of the step before.
+Result<void> measure_deltas(Context& context, const Weights& weights,
+                            std::span<const std::byte> base) {
+  Memory moved = STEPSTONE_TRY(Memory::allocate(base.size()));
+  for (const unsigned part : {1024U, 256U, 64U}) {
+    fill_bfloat16(weights, part, moved.bytes(), 1.0F / static_cast<float>(part));
+    context.describe_state(base.size(), weights.tensors.size(), fmt::format("moved-1/{}", part));
+    STEPSTONE_TRY(measure_codec(context, moved.bytes(), DType::kBfloat16, base));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> run_compress(Context& context) {
@@ -208,6 +233,8 @@ Result<void> run_compress(Context& context) {
   const auto one_copy = state.bytes().first(weights.memory.size_bytes() / 2);
   fill_bfloat16(weights, 0, one_copy);
   STEPSTONE_TRY(measure_codec(context, one_copy, DType::kBfloat16));
+  STEPSTONE_TRY(measure_deltas(context, weights, one_copy));
+  context.describe_state(state.size_bytes(), state.leaves().size(), "bfloat16");
   return measure_store(context, weights, state);
 }
 

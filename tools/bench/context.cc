@@ -190,8 +190,9 @@ Result<Compression> parse_codec(const std::string& name) {
   if (name == "none") return Compression::kNone;
   if (name == "auto") return Compression::kAuto;
   if (name == "always") return Compression::kAlways;
+  if (name == "delta") return Compression::kDelta;
   return fail(ErrorCode::kUnsupported,
-              "there is no codec '" + printable(name) + "': use none, auto or always");
+              "there is no codec '" + printable(name) + "': use none, auto, always or delta");
 }
 
 Result<StepRecord> save_tree(const std::string& codec, Store& store, std::uint64_t step,

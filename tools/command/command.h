@@ -86,6 +86,12 @@ struct RmArguments {
 };
 Result<int> run_rm(const RmArguments& arguments, Console& console);
 
+struct RecompressArguments {
+  std::filesystem::path store;
+  std::vector<std::uint64_t> steps;  // Empty: all.
+};
+Result<int> run_recompress(const RecompressArguments& arguments, Console& console);
+
 // What several verbs share.
 
 Result<std::unique_ptr<Store>> open_for_reading(const std::filesystem::path& directory);

@@ -1,0 +1,162 @@
+#include "api/preservation_policies.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <string>
+
+namespace stepstone {
+namespace {
+
+// Keeps the last `count` of those that are kept.
+void trim(std::vector<bool>& kept, std::optional<std::uint64_t> count) {
+  if (!count) return;
+  std::uint64_t left = *count;
+  for (std::size_t i = kept.size(); i-- > 0;) {
+    if (kept[i] && left != 0) {
+      --left;
+    } else {
+      kept[i] = false;
+    }
+  }
+}
+
+Result<void> check_interval(std::uint64_t interval_steps, const char* policy) {
+  if (interval_steps != 0) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              std::string(policy) + ": interval_steps is 0: it must be at least 1");
+}
+
+}  // namespace
+
+std::vector<bool> PreserveAll::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                               const PreservationContext& /*context*/) const {
+  return std::vector<bool>(checkpoints.size(), true);
+}
+
+std::vector<bool> LatestN::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                           const PreservationContext& context) const {
+  std::vector<bool> kept(checkpoints.size(), true);
+  if (!n_ || checkpoints.size() <= *n_) return kept;
+  std::uint64_t left = *n_;
+  for (std::size_t i = 0; i < checkpoints.size(); ++i) {
+    kept[i] = left != 0 && checkpoints[i].step == context.saved_step;
+  }
+  if (std::find(kept.begin(), kept.end(), true) != kept.end()) --left;
+  for (std::size_t i = checkpoints.size(); left != 0 && i-- > 0;) {
+    if (kept[i]) continue;
+    kept[i] = true;
+    --left;
+  }
+  return kept;
+}
+
+std::vector<bool> EveryNSeconds::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                                 const PreservationContext& /*context*/) const {
+  std::vector<std::size_t> by_time(checkpoints.size());
+  std::iota(by_time.begin(), by_time.end(), std::size_t{0});
+  std::stable_sort(by_time.begin(), by_time.end(), [&](std::size_t a, std::size_t b) {
+    return checkpoints[a].time < checkpoints[b].time;
+  });
+  std::vector<bool> kept(checkpoints.size());
+  std::optional<std::chrono::system_clock::time_point> last;
+  for (const std::size_t i : by_time) {
+    if (last && checkpoints[i].time - *last < interval_) continue;
+    kept[i] = true;
+    last = checkpoints[i].time;
+  }
+  return kept;
+}
+
+std::vector<bool> EveryNSteps::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                               const PreservationContext& /*context*/) const {
+  std::vector<bool> kept(checkpoints.size());
+  if (interval_steps_ == 0) return kept;
+  std::optional<std::uint64_t> last;
+  for (std::size_t i = 0; i < checkpoints.size(); ++i) {
+    const std::uint64_t step = checkpoints[i].step;
+    kept[i] = options_.exact_interval ? step % interval_steps_ == 0
+                                      : !last || step - *last >= interval_steps_;
+    if (kept[i]) last = step;
+  }
+  trim(kept, options_.max_to_keep);
+  return kept;
+}
+
+Result<void> EveryNSteps::check() const { return check_interval(interval_steps_, "EveryNSteps"); }
+
+std::vector<bool> EveryNStepsClosest::should_preserve(
+    std::span<const CheckpointInfo> checkpoints, const PreservationContext& /*context*/) const {
+  std::vector<bool> kept(checkpoints.size());
+  if (interval_steps_ == 0 || checkpoints.empty()) return kept;
+  struct Closest {
+    std::size_t index = 0;
+    std::uint64_t distance = 0;
+  };
+  std::map<std::uint64_t, Closest> by_multiple;
+  for (std::size_t i = 0; i < checkpoints.size(); ++i) {
+    const std::uint64_t below = checkpoints[i].step / interval_steps_;
+    const std::uint64_t over = checkpoints[i].step % interval_steps_;
+    const std::uint64_t under = interval_steps_ - over;
+    const bool is_above = over > under || (over == under && below % 2 == 1);
+    const Closest candidate = {i, is_above ? under : over};
+    const auto [entry, is_new] = by_multiple.emplace(below + (is_above ? 1 : 0), candidate);
+    if (!is_new && candidate.distance <= entry->second.distance) entry->second = candidate;
+  }
+  for (const auto& [multiple, closest] : by_multiple) kept[closest.index] = true;
+  kept.back() = true;
+  trim(kept, max_to_keep_);
+  return kept;
+}
+
+Result<void> EveryNStepsClosest::check() const {
+  return check_interval(interval_steps_, "EveryNStepsClosest");
+}
+
+std::vector<bool> CustomSteps::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                               const PreservationContext& /*context*/) const {
+  std::vector<bool> kept;
+  kept.reserve(checkpoints.size());
+  for (const CheckpointInfo& checkpoint : checkpoints) {
+    kept.push_back(steps_.contains(checkpoint.step));
+  }
+  return kept;
+}
+
+std::vector<bool> LatestDuration::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                                  const PreservationContext& context) const {
+  std::vector<bool> kept;
+  kept.reserve(checkpoints.size());
+  for (const CheckpointInfo& checkpoint : checkpoints) {
+    kept.push_back(context.now - checkpoint.time <= duration_);
+  }
+  return kept;
+}
+
+std::vector<bool> AnyPreservationPolicy::should_preserve(
+    std::span<const CheckpointInfo> checkpoints, const PreservationContext& context) const {
+  std::vector<bool> kept(checkpoints.size());
+  for (const auto& policy : policies_) {
+    const std::vector<bool> also_kept = policy->should_preserve(checkpoints, context);
+    // A policy that answers for fewer or more is found out below: the sizes differ.
+    if (also_kept.size() != checkpoints.size()) return also_kept;
+    for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = kept[i] || also_kept[i];
+  }
+  return kept;
+}
+
+Result<void> AnyPreservationPolicy::check() const {
+  if (policies_.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "AnyPreservationPolicy: without policies it would delete every checkpoint");
+  }
+  for (const auto& policy : policies_) {
+    if (policy == nullptr) {
+      return fail(ErrorCode::kInvalidArgument, "AnyPreservationPolicy: null policy");
+    }
+    STEPSTONE_TRY(policy->check());
+  }
+  return {};
+}
+
+}  // namespace stepstone
