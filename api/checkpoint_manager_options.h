@@ -35,6 +35,8 @@ struct AsyncOptions {
 
 enum class BestMode : std::uint8_t { kMax, kMin };
 
+// In the order of meaning, in which initializers name them, not of size.
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding)
 struct CheckpointManagerOptions {
   // When to save. By default: multiples of the interval, the steps in save_on_steps, the first step
   // of all, and any step once the process is about to be ended. should_save_fn takes the place of

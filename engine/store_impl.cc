@@ -566,18 +566,16 @@ Result<void> StoreImpl::check_writable() const {
 }
 
 Result<StepRecord> StoreImpl::commit(Addition* addition, std::span<const std::uint64_t> retire) {
-  const std::scoped_lock lock(commit_mutex_);
-  STEPSTONE_TRY(check_writable());
-  StepRecord record = STEPSTONE_TRY(commit_locked(addition, retire));
-  if (recompressor_ != nullptr) recompressor_->wake();
-  return record;
+  return commit(addition, [&] { return std::vector<std::uint64_t>(retire.begin(), retire.end()); });
 }
 
 Result<StepRecord> StoreImpl::commit(Addition* addition, const ChooseRetired& choose) {
   const std::scoped_lock lock(commit_mutex_);
   STEPSTONE_TRY(check_writable());
   const std::vector<std::uint64_t> retire = STEPSTONE_TRY(choose());
-  return commit_locked(addition, retire);
+  StepRecord record = STEPSTONE_TRY(commit_locked(addition, retire));
+  if (recompressor_ != nullptr) recompressor_->wake();
+  return record;
 }
 
 std::string StoreImpl::custom_metadata() {

@@ -456,7 +456,12 @@ TEST_F(CheckpointManagerTest, OldStepsAreCompressedInTheBackground) {
   const auto manager = open(options);
   ASSERT_TRUE(is_ok(manager->save(3, large_save())));
   ASSERT_TRUE(is_ok(manager->wait_until_finished()));
-  while (!is_compressed(1) || !is_compressed(2)) std::this_thread::yield();
+  // A bound only for the case that it never happens.
+  const auto bound = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+  while (!is_compressed(1) || !is_compressed(2)) {
+    ASSERT_LT(std::chrono::steady_clock::now(), bound);
+    std::this_thread::yield();
+  }
   EXPECT_FALSE(is_compressed(3));
   EXPECT_EQ(*manager->restore(1), zeros(1));
   EXPECT_EQ(*manager->restore(2), zeros(2));

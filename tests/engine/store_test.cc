@@ -401,5 +401,71 @@ TEST_F(StoreTest, ItemsAreApart) {
   EXPECT_EQ(reader->read_leaf("state", leaf_path(99)).error().code, ErrorCode::kNotFound);
 }
 
+TEST_F(StoreTest, WhatACommitRetiresMayBeChosenWithinIt) {
+  const auto store = open();
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kSmall));
+  const auto save = [&](std::uint64_t step, const ChooseRetired& choose) -> Result<StepRecord> {
+    auto writer = STEPSTONE_TRY(store->begin_save(step, {.started_unix_ns = 77}));
+    STEPSTONE_TRY(writer->put_item("state", "h", flat_structure(0)));
+    return writer->commit_choosing(choose);
+  };
+  const auto record = save(2, [&]() -> Result<std::vector<std::uint64_t>> {
+    EXPECT_THAT(store->steps(), ElementsAre(1));
+    return std::vector<std::uint64_t>{1};
+  });
+  ASSERT_TRUE(record) << record.error().message;
+  EXPECT_EQ(record->started_unix_ns, 77);
+  EXPECT_THAT(store->steps(), ElementsAre(2));
+  EXPECT_THAT(store->saves(), ElementsAre(record->save));
+  const auto failed = save(3, []() -> Result<std::vector<std::uint64_t>> {
+    return fail(ErrorCode::kInvalidArgument, "no choice");
+  });
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message, "no choice");
+  EXPECT_THAT(store->steps(), ElementsAre(2));
+  ASSERT_TRUE(save_arrays(*store, 3, 1, kSmall)) << "the store still works";
+}
+
+TEST_F(StoreTest, TheStoreHasMetadataOfItsOwn) {
+  auto store = open();
+  EXPECT_EQ(store->custom_metadata(), "");
+  ASSERT_TRUE(store->set_custom_metadata(R"({"a":1})"));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kSmall));
+  const auto too_large =
+      store->set_custom_metadata(std::string(limits::kStoreMetadataSizeBytesMax + 1, ' '));
+  ASSERT_FALSE(too_large);
+  EXPECT_EQ(too_large.error().code, ErrorCode::kLimit);
+  EXPECT_EQ(store->custom_metadata(), R"({"a":1})");
+  ASSERT_TRUE(save_arrays(*store, 2, 1, kSmall)) << "the store still works";
+  ASSERT_TRUE(store->close());
+  store = open({.read_only = true});
+  EXPECT_EQ(store->custom_metadata(), R"({"a":1})");
+  EXPECT_EQ(store->set_custom_metadata("{}").error().code, ErrorCode::kReadOnly);
+}
+
+// More steps than RocksDB opens files for by itself, and a writer that deletes them all.
+TEST_F(StoreTest, AStepWhoseFilesAreHeldOutlivesThem) {
+  const auto writer = open();
+  for (std::uint64_t step = 0; step < 40; ++step) {
+    ASSERT_TRUE(save_arrays(*writer, step, 1, kLarge));
+  }
+  const auto reader = open({.read_only = true});
+  EXPECT_TRUE(reader->is_current());
+  const auto held = *reader->read_step(7);
+  ASSERT_TRUE(held->hold_files());
+  const auto late = *reader->read_step(8);
+  const std::vector<std::uint64_t> all = writer->steps();
+  ASSERT_TRUE(writer->retire(all));
+  writer->wait_for_collector();
+  EXPECT_FALSE(reader->is_current());
+  for (std::size_t leaf = 0; leaf < kLarge.size(); ++leaf) {
+    EXPECT_TRUE(*read_array(*held, "state", leaf) == content(7, 1, leaf, kLarge[leaf])) << leaf;
+  }
+  const auto too_late = late->hold_files();
+  ASSERT_FALSE(too_late) << "without it, the files are gone";
+  EXPECT_EQ(too_late.error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(too_late.error().message, HasSubstr("step 8"));
+}
+
 }  // namespace
 }  // namespace stepstone
