@@ -149,8 +149,8 @@ Result<LeafForm> form_of(const Leaf& stored, const Leaf* target, const RestoreAr
   return LeafForm{std::move(form), !wants_array};
 }
 
-Result<Leaf> into_form(const Leaf& leaf, const LeafForm& form, const RestoreArgs& args) {
-  if (!form.array) return leaf;
+Result<Leaf> into_form(Leaf leaf, const LeafForm& form, const RestoreArgs& args) {
+  if (!form.array) return Result<Leaf>(std::move(leaf));
   const std::optional<Array> source = as_array(leaf);
   if (!source) return fail(ErrorCode::kMismatch, describe(leaf) + " is no array");
   Array array = STEPSTONE_TRY(cast(*source, form.array->dtype, args.allow_lossy_cast));

@@ -26,6 +26,6 @@ std::string describe(const Leaf& leaf);
 Result<LeafForm> form_of(const Leaf& stored, const Leaf* target, const RestoreArgs& args);
 
 // Brings a leaf into its form. kMismatch: an integer does not fit. kLimit: no memory.
-Result<Leaf> into_form(const Leaf& leaf, const LeafForm& form, const RestoreArgs& args);
+Result<Leaf> into_form(Leaf leaf, const LeafForm& form, const RestoreArgs& args);
 
 }  // namespace stepstone

@@ -29,23 +29,25 @@ double seconds_since(std::chrono::steady_clock::time_point begun) {
 struct LeafRead {
   const StoredLeaf* leaf = nullptr;
   std::optional<std::vector<Slice>> slice;  // Only this of it.
-  std::vector<std::uint64_t> shape;         // Of what is read.
   std::span<std::byte> destination;         // The caller's, or `buffer`.
   std::shared_ptr<std::byte[]> buffer;
+
+  std::vector<std::uint64_t> shape() const { return slice ? shape_of(*slice) : leaf->record.shape; }
 
   Result<Leaf> take() {
     const LeafRecord& record = leaf->record;
     if (record.kind != LeafKind::kArray) return decode_value(record, destination);
-    if (buffer == nullptr)
-      return Leaf(STEPSTONE_TRY(Array::borrow(*record.dtype, shape, destination)));
-    return Leaf(STEPSTONE_TRY(Array::adopt(*record.dtype, shape, std::move(buffer))));
+    if (buffer == nullptr) {
+      return Leaf(STEPSTONE_TRY(Array::borrow(*record.dtype, shape(), destination)));
+    }
+    return Leaf(STEPSTONE_TRY(Array::adopt(*record.dtype, shape(), std::move(buffer))));
   }
 };
 
 struct LeafJob {
   const LeafMatch* match = nullptr;
   Tree* result = nullptr;
-  RestoreArgs args;
+  const RestoreArgs* args = nullptr;
   LeafForm form;  // Not of a transformed leaf, whose value is yet to be seen.
   std::vector<LeafRead> reads;
 };
@@ -69,13 +71,15 @@ class TreeReader {
     for (std::size_t i = 0; i < results.size(); ++i) {
       const LeafMatch& match = match_.leaves[i];
       if (match.sources.empty() && match.transform == nullptr) continue;
-      LeafJob job{.match = &match, .result = results[i]};
+      LeafJob job{
+          .match = &match, .result = results[i], .args = &no_args_, .form = {}, .reads = {}};
       if (!args_.restore_args.empty()) {
         const RestoreArgs* const args = args_.restore_args.find(match.path, match.text());
-        if (args != nullptr) job.args = *args;
+        if (args != nullptr) job.args = args;
       }
-      const bool is_skipped = job.args.skip || (match.target != nullptr &&
-                                                std::holds_alternative<Placeholder>(*match.target));
+      const bool is_skipped =
+          job.args->skip ||
+          (match.target != nullptr && std::holds_alternative<Placeholder>(*match.target));
       if (is_skipped) {
         *results[i] = Placeholder{};
         continue;
@@ -165,33 +169,34 @@ class TreeReader {
   }
 
   Result<void> plan_leaf(LeafJob& job) {
+    job.reads.reserve(job.match->sources.size());
     for (const std::size_t source : job.match->sources) {
-      job.reads.push_back(
-          {.leaf = &item_.leaves[source], .slice = {}, .shape = item_.leaves[source].record.shape});
+      job.reads.emplace_back().leaf = &item_.leaves[source];
     }
     if (job.match->transform != nullptr &&
         (job.match->transform->value_fn || job.match->transform->compute)) {
       return {};
     }
+    // As saved: the form is the leaf's own.
+    if (job.match->target == nullptr && job.args == &no_args_) return {};
     LeafRead& read = job.reads.front();
     const LeafRecord& record = read.leaf->record;
     Leaf stored = abstract_leaf(record);
-    if (record.kind == LeafKind::kArray && !job.args.slice.empty()) {
-      read.slice = STEPSTONE_TRY(whole_slice(job.args.slice, record.shape));
-      read.shape = shape_of(*read.slice);
-      stored = AbstractArray{*record.dtype, read.shape};
+    if (record.kind == LeafKind::kArray && !job.args->slice.empty()) {
+      read.slice = STEPSTONE_TRY(whole_slice(job.args->slice, record.shape));
+      stored = AbstractArray{*record.dtype, read.shape()};
     }
-    job.form = STEPSTONE_TRY(form_of(stored, job.match->target, job.args));
+    job.form = STEPSTONE_TRY(form_of(stored, job.match->target, *job.args));
     const bool is_in_place =
         job.form.array && !job.form.is_scalar && stored == Leaf(*job.form.array);
-    if (is_in_place) read.destination = job.args.destination;
+    if (is_in_place) read.destination = job.args->destination;
     return {};
   }
 
   static Result<std::uint64_t> size_of(const LeafRead& read) {
     const LeafRecord& record = read.leaf->record;
-    if (record.kind != LeafKind::kArray) return record.size_bytes;
-    return array_size_bytes(*record.dtype, read.shape);
+    if (!read.slice) return record.size_bytes;
+    return array_size_bytes(*record.dtype, read.shape());
   }
 
   Result<Leaf> finish_leaf(LeafJob& job) const {
@@ -199,11 +204,11 @@ class TreeReader {
     for (LeafRead& read : job.reads) stored.push_back(STEPSTONE_TRY(read.take()));
     const Transform* const transform = job.match->transform;
     if (transform == nullptr || (!transform->value_fn && !transform->compute)) {
-      return into_form(stored.front(), job.form, job.args);
+      return into_form(std::move(stored.front()), job.form, *job.args);
     }
     const Leaf value = STEPSTONE_TRY(call(*transform, stored));
-    const LeafForm form = STEPSTONE_TRY(form_of(value, job.match->target, job.args));
-    return into_form(value, form, job.args);
+    const LeafForm form = STEPSTONE_TRY(form_of(value, job.match->target, *job.args));
+    return into_form(value, form, *job.args);
   }
 
   static Result<Leaf> call(const Transform& transform, const std::vector<Leaf>& stored) {
@@ -219,6 +224,7 @@ class TreeReader {
   const StepReader& reader_;
   const StoredItem& item_;
   const args::PyTreeRestore& args_;
+  const RestoreArgs no_args_{};  // Of leaves that have none.
   TreeMatch match_;
   std::vector<LeafJob> jobs_;
   std::uint64_t leaf_count_ = 0;
