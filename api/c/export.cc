@@ -56,12 +56,30 @@ Result<AnyValue> save_args_of(const ItemMetadata& item, const AnyValue& restored
                           printable(item.handler)));
 }
 
-Result<void> export_step(CheckpointManager& manager, const HeldStep& held, const char* path,
-                         bool replace) {
+// What is held says nothing of custom metadata. Two looks at it that agree, with the hold between
+// them, are of the save that is held. kBusy: the step is being replaced just now.
+struct HeldWithMetadata {
+  HeldStep held;
+  StepMetadata metadata;
+};
+Result<HeldWithMetadata> hold_with_metadata(CheckpointManager& manager, std::uint64_t step) {
+  const std::uint64_t number = STEPSTONE_TRY(manager.hold(step_or_latest(step))).step();
+  const StepMetadata before = STEPSTONE_TRY(manager.metadata(number));
+  HeldStep held = STEPSTONE_TRY(manager.hold(number));
+  StepMetadata after = STEPSTONE_TRY(manager.metadata(number));
+  if (before.init_timestamp_ns != after.init_timestamp_ns ||
+      before.commit_timestamp_ns != after.commit_timestamp_ns) {
+    return fail(ErrorCode::kBusy,
+                fmt::format("step {} was replaced while it was looked at: try again", number));
+  }
+  return HeldWithMetadata{std::move(held), std::move(after)};
+}
+
+Result<void> export_step(const HeldWithMetadata& from, const char* path, bool replace) {
+  const HeldStep& held = from.held;
   CheckpointOptions options;
   options.force = replace;
-  options.custom_metadata =
-      unless_none(STEPSTONE_TRY(manager.metadata(held.step())).custom_metadata);
+  options.custom_metadata = unless_none(from.metadata.custom_metadata);
   args::Composite whole;
   std::vector<std::unique_ptr<RestoredState>> states;
   for (const std::string& name : held.item_names()) {
@@ -85,7 +103,7 @@ stepstone_code stepstone_export(stepstone_store* store, uint64_t step, const cha
                                 int32_t replace) {
   return c::guarded([&]() -> Result<void> {
     STEPSTONE_TRY(c::check_given({{"store", store}, {"path", path}}));
-    const HeldStep held = STEPSTONE_TRY(store->manager->hold(c::step_or_latest(step)));
-    return c::export_step(*store->manager, held, path, replace != 0);
+    const c::HeldWithMetadata from = STEPSTONE_TRY(c::hold_with_metadata(*store->manager, step));
+    return c::export_step(from, path, replace != 0);
   });
 }

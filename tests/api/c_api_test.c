@@ -1,7 +1,6 @@
 /* Goal: the C interface does what its header says, for a program that knows no C++. Method: every
  * function with good arguments, each pointer NULL, and each error code that can be reached, in
  * directories of their own; stops at the first expectation that does not hold. */
-#define _XOPEN_SOURCE 700
 #include <dirent.h>
 #include <ftw.h>
 #include <signal.h>
@@ -13,6 +12,9 @@
 #include <unistd.h>
 
 #include "api/c/stepstone.h"
+
+/* The checks' advice is functions that C11 makes optional and glibc does not have.
+ * NOLINTBEGIN(clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling) */
 
 #define EXPECT(condition)                                                                       \
   do {                                                                                          \
@@ -56,6 +58,13 @@ static stepstone_options synchronous(void) {
   stepstone_options options = STEPSTONE_OPTIONS_INIT;
   options.async = 0;
   return options;
+}
+
+static int equal_floats(const float* a, const float* b, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (a[i] != b[i]) return 0;
+  }
+  return 1;
 }
 
 /* A checkpoint of one array of six floats, which begin at `first`. */
@@ -226,7 +235,7 @@ static void everything_comes_back(void) {
       {"data", "", blob, sizeof(blob), NULL, 0},
   };
   EXPECT_OK(stepstone_restore(step, all, 8));
-  EXPECT(memcmp(floats, values, sizeof(values)) == 0);
+  EXPECT(equal_floats(floats, values, 6));
   EXPECT(count == -5 && rate == 0.5 && flag == 1);
   EXPECT(memcmp(note, "hello", 5) == 0 && memcmp(blob, "a\0b", 3) == 0);
   EXPECT_OK(stepstone_restore(step, NULL, 0));
@@ -290,7 +299,7 @@ static void everything_comes_back(void) {
   EXPECT_OK(stepstone_close(store));
   stepstone_store_free(store);
   EXPECT_OK(stepstone_restore_leaf(step, "state", "params/w", floats, 24));
-  EXPECT(memcmp(floats, values, sizeof(values)) == 0);
+  EXPECT(equal_floats(floats, values, 6));
   stepstone_step_free(step);
   stepstone_step_free(NULL);
 }
@@ -452,7 +461,7 @@ static void exports(void) {
   EXPECT(number == 0 && count == 2);
   float found[6];
   EXPECT_OK(stepstone_restore_leaf(step, "state", "params/w", found, sizeof(found)));
-  EXPECT(memcmp(found, values, sizeof(values)) == 0);
+  EXPECT(equal_floats(found, values, 6));
   EXPECT_OK(stepstone_custom_metadata(exported, 0, &json));
   EXPECT(strcmp(json, "{\"run\":1}") == 0);
   stepstone_text_free(json);
@@ -564,3 +573,5 @@ int main(void) {
   puts("passed");
   return 0;
 }
+
+/* NOLINTEND(clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling) */

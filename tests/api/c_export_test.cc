@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 
 #include "api/c/stepstone.h"
-#include "api/checkpointer.h"
 #include "api/checkpoint_manager.h"
+#include "api/checkpointer.h"
 #include "api/stateful.h"
 #include "support.h"
 #include "tests/support/temporary_directory.h"
