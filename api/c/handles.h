@@ -32,8 +32,14 @@ struct stepstone_step {
     stepstone::LeafMetadata metadata;
   };
 
+  struct Item {
+    stepstone::Tree tree;  // As ItemMetadata::tree.
+    std::size_t first_leaf = 0;
+  };
+
   stepstone::HeldStep held;
-  std::vector<Leaf> leaves;
+  std::map<std::string, Item> items;
+  std::vector<Leaf> leaves;  // Those of one item together, in the order of its tree.
   // Positions in `leaves`.
   std::map<std::pair<std::string, stepstone::LeafPath>, std::size_t> by_path;
 };

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
-#include <set>
+#include <span>
 
 #include "api/c/call.h"
 #include "api/c/handles.h"
@@ -15,14 +15,16 @@ std::string name_of(const stepstone_step& step, const std::string& item, std::st
 }
 
 Result<std::unique_ptr<stepstone_step>> list_leaves(HeldStep held) {
-  auto step = std::make_unique<stepstone_step>(stepstone_step{std::move(held), {}, {}});
+  auto step = std::make_unique<stepstone_step>(stepstone_step{std::move(held), {}, {}, {}});
   for (const std::string& item : step->held.item_names()) {
-    const ItemMetadata metadata = STEPSTONE_TRY(step->held.item_metadata(item));
+    ItemMetadata metadata = STEPSTONE_TRY(step->held.item_metadata(item));
+    const std::size_t first_leaf = step->leaves.size();
     std::size_t position = 0;
     metadata.tree.for_each_leaf([&](const LeafPath& path, const Leaf&) {
       step->by_path.emplace(std::pair(item, path), step->leaves.size());
-      step->leaves.push_back({item, path, metadata.leaves[position++]});
+      step->leaves.push_back({item, path, std::move(metadata.leaves[position++])});
     });
+    step->items.emplace(item, stepstone_step::Item{std::move(metadata.tree), first_leaf});
   }
   return step;
 }
@@ -88,6 +90,10 @@ std::string value_bytes(const Leaf& leaf) {
   return {};
 }
 
+// Smaller arrays are read into memory of the library and copied: options of its own for each leaf
+// cost more than that where there are thousands.
+constexpr std::uint64_t kInPlaceSizeBytesMin = 64 * 1024;
+
 class Restore {
  public:
   explicit Restore(const stepstone_step& step) : step_(step) {}
@@ -96,7 +102,7 @@ class Restore {
     STEPSTONE_TRY(check_given({{"item", to.item}, {"path", to.path}}));
     const stepstone_step::Leaf& leaf = *STEPSTONE_TRY(find_leaf(step_, to.item, to.path));
     const std::string where = name_of(step_, leaf.item, leaf.metadata.path);
-    if (!seen_.insert(&leaf).second) {
+    if (wanted_.contains(&leaf)) {
       return fail(ErrorCode::kInvalidArgument, where + ": it is asked for twice in one restore");
     }
     const std::uint64_t size = STEPSTONE_TRY_CONTEXT(size_wanted(leaf.metadata, to), where);
@@ -106,47 +112,86 @@ class Restore {
                               to.size_bytes));
     }
     STEPSTONE_TRY_CONTEXT(check_memory("data", to.data, size), where);
-    RestoreArgs how;
-    if (leaf.metadata.kind == LeafKind::kArray) {
-      how.destination = {static_cast<std::byte*>(to.data), to.size_bytes};
+    wanted_.emplace(&leaf, &to);
+    args::PyTreeRestore& how = by_item_[leaf.item];
+    if (is_read_in_place(leaf, to)) {
+      RestoreArgs options;
+      options.destination = {static_cast<std::byte*>(to.data), to.size_bytes};
       for (std::size_t axis = 0; axis < to.slice_count; ++axis) {
-        how.slice.push_back({to.slices[axis].begin, to.slices[axis].end});
+        options.slice.push_back({to.slices[axis].begin, to.slices[axis].end});
       }
-    } else if (size > 0) {
-      values_.emplace_back(&leaf, to.data);
+      how.restore_args.add(leaf.path, std::move(options));
     }
-    by_item_[leaf.item].restore_args.add(leaf.path, std::move(how));
     return {};
   }
 
   Result<void> run() {
     args::Composite items;
-    for (auto& [item, how] : by_item_) {
-      // What nobody asked for: the empty path stands for every leaf.
-      how.restore_args.add(LeafPath(), RestoreArgs{.skip = true});
-      items.set(item, how);
+    for (auto& [name, how] : by_item_) {
+      const stepstone_step::Item& item = step_.items.at(name);
+      how.item = item.tree;
+      const stepstone_step::Leaf* leaf = &step_.leaves[item.first_leaf];
+      mark(*how.item, leaf);
+      items.set(name, std::move(how));
     }
     if (items.empty()) return {};
     const AnyValue restored = STEPSTONE_TRY(step_.held.restore_any(items));
     const auto all = STEPSTONE_TRY(restored.get<args::Composite>());
-    for (const auto& [leaf, data] : values_) {
-      const Tree* const tree = all.get_if<Tree>(leaf->item);
-      const Tree* const value = tree == nullptr ? nullptr : tree->find(leaf->path);
-      const std::string bytes = value == nullptr ? std::string() : value_bytes(value->leaf());
-      if (bytes.size() != leaf->metadata.size_bytes) {
-        return fail(ErrorCode::kCorrupt, name_of(step_, leaf->item, leaf->metadata.path) +
-                                             ": its value is not of the size in its record");
-      }
-      std::memcpy(data, bytes.data(), bytes.size());
+    for (const auto& [name, how] : by_item_) {
+      const Tree tree = STEPSTONE_TRY(all.get<Tree>(name));
+      const stepstone_step::Leaf* leaf = &step_.leaves[step_.items.at(name).first_leaf];
+      Result<void> copied;
+      tree.for_each_leaf([&](const LeafPath&, const Leaf& value) {
+        const auto found = wanted_.find(leaf++);
+        if (found != wanted_.end() && copied) copied = copy(*found->first, value, *found->second);
+      });
+      STEPSTONE_TRY(std::move(copied));
     }
     return {};
   }
 
  private:
+  static bool is_read_in_place(const stepstone_step::Leaf& leaf, const stepstone_destination& to) {
+    return leaf.metadata.kind == LeafKind::kArray &&
+           (to.slice_count > 0 || to.size_bytes >= kInPlaceSizeBytesMin);
+  }
+
+  // Makes a target of an item's tree: what nobody asked for is not read. `leaf` goes along.
+  // NOLINTNEXTLINE(misc-no-recursion)
+  void mark(Tree& tree, const stepstone_step::Leaf*& leaf) const {
+    for (Tree::Child& child : tree.children()) mark(child.tree, leaf);
+    if (!tree.is_leaf()) return;
+    const auto found = wanted_.find(leaf++);
+    if (found == wanted_.end()) {
+      tree = Placeholder{};
+    } else if (auto* const array = tree.get_if<AbstractArray>()) {
+      const stepstone_destination& to = *found->second;
+      for (std::size_t axis = 0; axis < to.slice_count; ++axis) {
+        array->shape[axis] = to.slices[axis].end - to.slices[axis].begin;
+      }
+    }
+  }
+
+  Result<void> copy(const stepstone_step::Leaf& leaf, const Leaf& value,
+                    const stepstone_destination& to) const {
+    if (is_read_in_place(leaf, to) || to.size_bytes == 0) return {};
+    const std::span<std::byte> data(static_cast<std::byte*>(to.data), to.size_bytes);
+    if (const auto* const array = std::get_if<Array>(&value)) {
+      array->gather(0, data);
+      return {};
+    }
+    const std::string bytes = value_bytes(value);
+    if (bytes.size() != data.size()) {
+      return fail(ErrorCode::kCorrupt, name_of(step_, leaf.item, leaf.metadata.path) +
+                                           ": its value is not of the size in its record");
+    }
+    std::memcpy(data.data(), bytes.data(), bytes.size());
+    return {};
+  }
+
   const stepstone_step& step_;
   std::map<std::string, args::PyTreeRestore> by_item_;
-  std::set<const stepstone_step::Leaf*> seen_;
-  std::vector<std::pair<const stepstone_step::Leaf*, void*>> values_;
+  std::map<const stepstone_step::Leaf*, const stepstone_destination*> wanted_;
 };
 
 }  // namespace
@@ -208,6 +253,7 @@ stepstone_code stepstone_restore(const stepstone_step* step,
     STEPSTONE_TRY(c::check_given({{"step", step}}));
     STEPSTONE_TRY(c::check_memory("destinations", destinations, count));
     c::Restore restore(*step);
+    // Each stays where it is until run() is done.
     for (std::size_t i = 0; i < count; ++i) STEPSTONE_TRY(restore.add(destinations[i]));
     return restore.run();
   });

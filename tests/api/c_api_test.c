@@ -512,6 +512,18 @@ static void damage_is_found(void) {
   EXPECT_OK(stepstone_save(store, 1, checkpoint, 0, NULL));
   stepstone_checkpoint_free(checkpoint);
   stepstone_store_free(store);
+  store = open_store("damaged", synchronous());
+  stepstone_step* whole = NULL;
+  static unsigned char found[1 << 20];
+  EXPECT_OK(stepstone_step_open(store, 1, &whole));
+  EXPECT_OK(stepstone_restore_leaf(whole, "state", "w", found, sizeof(found)));
+  EXPECT(memcmp(found, bytes, sizeof(bytes)) == 0);
+  const stepstone_slice middle = {300000, 500000};
+  const stepstone_destination part = {"state", "w", found, 200000, &middle, 1};
+  EXPECT_OK(stepstone_restore(whole, &part, 1));
+  EXPECT(memcmp(found, bytes + 300000, 200000) == 0);
+  stepstone_step_free(whole);
+  stepstone_store_free(store);
   flip_a_byte_of_every_segment("damaged");
   store = open_store("damaged", synchronous());
   stepstone_step* step = NULL;
