@@ -92,7 +92,7 @@ std::string value_bytes(const Leaf& leaf) {
 
 // Smaller arrays are read into memory of the library and copied: options of its own for each leaf
 // cost more than that where there are thousands.
-constexpr std::uint64_t kInPlaceSizeBytesMin = 64 * 1024;
+constexpr std::uint64_t kInPlaceSizeBytesMin = 65536;
 
 class Restore {
  public:
