@@ -1,0 +1,166 @@
+"""From arguments to the items of a save, and from the items of a step to restored objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepstone import _native
+from stepstone.args import Composite, adopt, is_checkpoint_args
+from stepstone.errors import InvalidArgumentError, ItemNotFoundError
+from stepstone.registry import DEFAULT_ITEM, HandlerRegistry
+
+
+def build_items(args: Any, registry: HandlerRegistry) -> tuple[list[_native.SaveItem], bool]:
+    """What a save of the native library takes.
+
+    Parameters
+    ----------
+    args : CheckpointArgs
+        Of one object, or `Composite` of several; ours or Orbax's.
+    registry : HandlerRegistry
+        Where the handlers come from.
+
+    Returns
+    -------
+    items : list of SaveItem
+        Nothing is looked at until the save takes place and calls them.
+    is_single : bool
+        Whether `args` are of one object.
+
+    Raises
+    ------
+    ValueError
+        An item has no handler for its arguments, or no arguments.
+    """
+    args = adopt(args)
+    if not isinstance(args, Composite):
+        return [_save_item(DEFAULT_ITEM, args, registry)], True
+    return [_save_item(name, arg, registry) for name, arg in args.items()], False
+
+
+def _save_item(name: str, args: Any, registry: HandlerRegistry) -> _native.SaveItem:
+    from stepstone.handlers import as_item_handler
+
+    args = adopt(args)
+    if not is_checkpoint_args(args):
+        raise InvalidArgumentError(
+            f"item '{name}' has to be given as CheckpointArgs, such as args.StandardSave, not as "
+            f"{type(args).__name__}"
+        )
+    handler = as_item_handler(registry.resolve_for_save(name, args))
+    return name, handler.recorded_name, lambda: handler.save_item(args)
+
+
+def restore_step(step: _native.Step, args: Any, registry: HandlerRegistry) -> Any:
+    """Restores what `args` ask for.
+
+    Parameters
+    ----------
+    step : _native.Step
+        Where from.
+    args : CheckpointArgs or None
+        None, or an empty `Composite`: everything. `Composite`: its items, each with arguments or
+        None. Arguments of one object: the object of a step that was saved as one.
+    registry : HandlerRegistry
+        Where the handlers come from.
+
+    Returns
+    -------
+    object or Composite
+        As the step was saved.
+
+    Raises
+    ------
+    KeyError
+        The step has no item of a name in `args`.
+    ValueError
+        The step was saved as one object and `args` are a Composite, or the other way round; an item
+        has no handler; it does not fit its target.
+    """
+    args = adopt(args)
+    if step.is_single:
+        if isinstance(args, Composite):
+            raise InvalidArgumentError(
+                f"step {step.step} was saved as one object: restore it with arguments of one "
+                "object, such as args.StandardRestore, not with a Composite"
+            )
+        return restore_item(step, DEFAULT_ITEM, args, registry)
+    if args is None or (isinstance(args, Composite) and not args):
+        args = Composite(**dict.fromkeys(step.item_handlers()))
+    if not isinstance(args, Composite):
+        raise InvalidArgumentError(
+            f"step {step.step} has the items {list(step.item_handlers())}: restore them with "
+            f"args.Composite, not with {type(args).__name__}"
+        )
+    return Composite(**{name: restore_item(step, name, args[name], registry) for name in args})
+
+
+def restore_item(step: _native.Step, name: str, args: Any, registry: HandlerRegistry) -> Any:
+    """Restores one item with its arguments, or None: as it was saved.
+
+    Raises
+    ------
+    KeyError
+        The step has no such item.
+    ValueError
+        As `restore_step`.
+    """
+    from stepstone.handlers import as_item_handler
+
+    args = adopt(args)
+    recorded = _recorded(step, name)
+    if args is not None and not is_checkpoint_args(args):
+        raise InvalidArgumentError(
+            f"item '{name}' has to be asked for with CheckpointArgs or None, not with "
+            f"{type(args).__name__}"
+        )
+    handler = registry.resolve_for_restore(name, args, recorded)
+    return as_item_handler(handler).restore_item(step, name, args)
+
+
+def item_metadata(step: _native.Step, registry: HandlerRegistry) -> Any:
+    """Metadata of all items, without their arrays being read.
+
+    Returns
+    -------
+    object or Composite
+        Of a step of one object, its metadata; else by item. None for items whose handler is not
+        known in this process, or has no metadata to give.
+    """
+    found = {name: _metadata_of(step, name, registry) for name in step.item_handlers()}
+    return found[DEFAULT_ITEM] if step.is_single else Composite(**found)
+
+
+def one_item_metadata(step: _native.Step, name: str, registry: HandlerRegistry) -> Any:
+    """Metadata of one item, as `item_metadata`.
+
+    Raises
+    ------
+    KeyError
+        The step has no such item.
+    """
+    _recorded(step, name)
+    return _metadata_of(step, name, registry)
+
+
+def item_handler_names(step: _native.Step) -> str | dict[str, str]:
+    """The handlers that are recorded: of a step of one object its own, else by item."""
+    names: Mapping[str, str] = step.item_handlers()
+    return names[DEFAULT_ITEM] if step.is_single else dict(names)
+
+
+def _recorded(step: _native.Step, name: str) -> str:
+    handlers = step.item_handlers()
+    if name not in handlers:
+        raise ItemNotFoundError(
+            f"step {step.step} has no item '{name}', only {list(handlers)}"
+        )
+    return handlers[name]
+
+
+def _metadata_of(step: _native.Step, name: str, registry: HandlerRegistry) -> Any:
+    from stepstone.handlers import as_item_handler
+
+    handler = registry.handler_for(name, step.item_handlers()[name])
+    return None if handler is None else as_item_handler(handler).item_metadata(step, name)
