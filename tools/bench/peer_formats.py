@@ -2,12 +2,16 @@
 
 Run by peers.py, one operation in one process:
 
-    peer_formats.py PEER save|restore|leaf|steps|shared WORKLOAD STATE PATH FSYNC STEPS
+    peer_formats.py PEER OPERATION WORKLOAD STATE PATH FSYNC STEPS
 
+OPERATION: save, restore, leaf, steps or shared; and of those with a manager: managed (save, restore and
+one leaf while it is open), stall and stall_jax (how long a save in the background keeps the caller), and
+steps_async.
 STATE is a directory that make_state() filled. Prints one line of JSON: seconds, or bytes, by measure.
 Imports are not timed, and each peer is imported only where it is measured.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -117,12 +121,14 @@ class Format:
 
 
 class Orbax(Format):
+    """Its checkpointer for one path, its manager for steps."""
+
+    MODULE = "orbax.checkpoint"
+
     def __init__(self, fsync: bool):
         super().__init__(fsync)
-        import orbax.checkpoint as ocp
-
-        self.ocp = ocp
-        self.checkpointer = ocp.StandardCheckpointer()
+        self.ocp = importlib.import_module(self.MODULE)
+        self.checkpointer = self.ocp.StandardCheckpointer()
         self.manager = None
 
     def write(self, path, state):
@@ -132,24 +138,48 @@ class Orbax(Format):
     def read(self, path, state):
         return self.checkpointer.restore(path, state)
 
+    def _one(self, name, state):
+        return self.ocp.args.PyTreeRestore(item={name: state[name]}, partial_restore=True)
+
     def read_leaf(self, path, name, state):
         checkpointer = self.ocp.PyTreeCheckpointer()
-        return checkpointer.restore(
-            path, args=self.ocp.args.PyTreeRestore(item={name: state[name]}, partial_restore=True))[name]
+        return checkpointer.restore(path, args=self._one(name, state))[name]
+
+    def open(self, directory, is_async, kept=KEPT_STEPS):
+        options = self.ocp.CheckpointManagerOptions(max_to_keep=kept,
+                                                    enable_async_checkpointing=is_async)
+        self.manager = self.ocp.CheckpointManager(directory, options=options)
+
+    def start_save(self, step, state):
+        # PyTree: of what StandardSave saved, Orbax's manager does not restore a single leaf.
+        self.manager.save(step, args=self.ocp.args.PyTreeSave(state))
+
+    def wait(self):
+        self.manager.wait_until_finished()
+
+    def read_step(self, step, state):
+        return self.manager.restore(step, args=self.ocp.args.PyTreeRestore(item=state))
+
+    def read_leaf_of_step(self, step, name, state):
+        return self.manager.restore(step, args=self._one(name, state))[name]
 
     def save_step(self, directory, step, state):
         if self.manager is None:
-            options = self.ocp.CheckpointManagerOptions(max_to_keep=KEPT_STEPS,
-                                                        enable_async_checkpointing=False)
-            self.manager = self.ocp.CheckpointManager(directory, options=options)
-        self.manager.save(step, args=self.ocp.args.StandardSave(state))
-        self.manager.wait_until_finished()
+            self.open(directory, is_async=False)
+        self.start_save(step, state)
+        self.wait()
         if self.fsync:
             fsync_all(directory / str(step))
 
     def close(self):
         if self.manager is not None:
             self.manager.close()
+
+
+class StepstonePython(Orbax):
+    """The same calls."""
+
+    MODULE = "stepstone"
 
 
 class Ocdbt(Format):
@@ -260,7 +290,8 @@ class Torch(Format):
         return self.torch.load(path, weights_only=True, mmap=True)[name].clone().numpy()
 
 
-FORMATS = {"orbax": Orbax, "ocdbt": Ocdbt, "safetensors": Safetensors, "hdf5": Hdf5, "torch": Torch}
+FORMATS = {"stepstone-python": StepstonePython, "orbax": Orbax, "ocdbt": Ocdbt,
+           "safetensors": Safetensors, "hdf5": Hdf5, "torch": Torch}
 
 
 def seconds_of(work):
@@ -278,6 +309,67 @@ def check(name: str, found, expected) -> None:
 
 def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
+
+
+def changed(state: dict) -> None:
+    for array in state.values():
+        array += 1
+
+
+def run_managed(format_: Orbax, place: pathlib.Path, state: dict) -> dict:
+    """Of a manager that is open, and has saved before."""
+    format_.open(place, is_async=False, kept=1)
+    for step in range(2):
+        changed(state)
+        save = seconds_of(lambda step=step: format_.save_step(place, step, state))[0]
+    restore, restored = seconds_of(lambda: format_.read_step(1, state))
+    for name, array in state.items():
+        check(name, restored[name], array)
+    del restored
+    names = list(state)
+    times = []
+    for name in names[:: max(1, len(names) // 5)]:
+        seconds, leaf = seconds_of(lambda name=name: format_.read_leaf_of_step(1, name, state))
+        check(name, leaf, state[name])
+        times.append(seconds)
+    return {"save": save, "restore": restore, "leaf_open": median(times)}
+
+
+def run_stall(format_: Orbax, place: pathlib.Path, state: dict, with_jax: bool) -> dict:
+    """How long the caller waits; the first save, which sets things up, does not count."""
+    import numpy as np
+
+    format_.open(place, is_async=True, kept=1)
+    if with_jax:
+        import jax
+        import jax.numpy as jnp
+
+        state = {name: jnp.array(array) for name, array in state.items()}
+    times = []
+    for step in range(3):
+        if with_jax:
+            state = jax.block_until_ready(jax.tree.map(lambda array: array + 1, state))
+        else:
+            changed(state)
+        times.append(seconds_of(lambda step=step: format_.start_save(step, state))[0])
+        format_.wait()
+    name = list(state)[len(state) // 2]
+    leaf = np.asarray(state[name])
+    check(name, format_.read_leaf_of_step(2, name, {name: leaf}), leaf)
+    return {"stall_jax" if with_jax else "stall": median(times[1:])}
+
+
+def run_steps_async(format_: Orbax, place: pathlib.Path, state: dict, steps: int) -> dict:
+    """Per step of the whole, until the last is on the disk."""
+    format_.open(place, is_async=True)
+
+    def save_all():
+        for step in range(steps):
+            changed(state)
+            format_.start_save(step, state)
+        format_.wait()
+
+    return {"step_async": seconds_of(save_all)[0] / steps}
 
 
 def run(peer: str, operation: str, workload: str, state_directory: str, path: str, fsync: str,
@@ -302,6 +394,12 @@ def run(peer: str, operation: str, workload: str, state_directory: str, path: st
             check(name, leaf, state[name])
             return {"leaf": seconds}
         place.mkdir()
+        if operation == "managed":
+            return run_managed(format_, place, state)
+        if operation in ("stall", "stall_jax"):
+            return run_stall(format_, place, state, operation == "stall_jax")
+        if operation == "steps_async":
+            return run_steps_async(format_, place, state, int(steps))
         if operation == "shared":
             for step in range(KEPT_STEPS):
                 state[names[len(names) // 2]] += np.float32(1)
@@ -310,8 +408,7 @@ def run(peer: str, operation: str, workload: str, state_directory: str, path: st
             return {"disk": sum(each.stat().st_blocks * 512 for each in files_and_directories(place))}
         times = []
         for step in range(int(steps)):
-            for array in state.values():
-                array += np.float32(1)
+            changed(state)
             times.append(seconds_of(lambda step=step: format_.save_step(place, step, state))[0])
         return {"step": median(times)}
     finally:

@@ -3,15 +3,18 @@
 
 Peers: Orbax, TensorStore's OCDBT (as a key-value store), safetensors, HDF5 and torch.save, from the
 Python package index, in an environment of their own under build/ that the first run makes (torch alone
-takes 5 GB there; --only leaves peers out). Stepstone's figures are those of `build/stepstone bench`.
+takes 5 GB there; --only leaves peers out). Stepstone's figures are those of `build/stepstone bench`;
+"stepstone (Python)" is its Python package, called exactly as Orbax is: the one that was built in place
+(api/python/stepstone/_native*.so), else installed from api/python.
 
 Every measurement has a fresh process. What is restored is compared with the state, untimed. A peer that
 leaves its bytes to the page cache is measured as it is and, as "+ fsync", with an fsync of everything it
 wrote, which is what makes a save durable; Stepstone's saves are durable always.
 
 Workloads: gpt2 (444 float32 leaves, 1.49 GB), small (10,000 leaves of 1 KiB): save, restore with the page
-cache warm into new memory, one leaf after opening; tiny-steps (196 KB, the newest 3 kept): per step;
-shared (3 steps of gpt2, one leaf changed between them): bytes on the disk.
+cache warm into new memory, one leaf after opening, one leaf from a manager that is open; gpt2: how long
+a save in the background keeps the trainer, with numpy's arrays and with jax's; tiny-steps (196 KB, the
+newest 3 kept): per step; shared (3 steps of gpt2, one leaf changed between them): bytes on the disk.
 """
 
 import argparse
@@ -27,7 +30,10 @@ import venv
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ENVIRONMENT = REPOSITORY / "build" / "peers-venv"
 BASE_REQUIREMENTS = ["numpy==2.4.6", "matplotlib==3.11.2"]
+PACKAGE = REPOSITORY / "api" / "python"
+PYTHON_PEER = "stepstone-python"
 REQUIREMENTS = {
+    PYTHON_PEER: ["jax==0.10.2"],  # For its arrays; the package itself needs numpy only.
     "orbax": ["orbax-checkpoint==0.12.8", "jax==0.10.2"],
     "ocdbt": ["tensorstore==0.1.86"],
     "safetensors": ["safetensors==0.8.0"],
@@ -36,12 +42,19 @@ REQUIREMENTS = {
 }
 WORKLOADS = ["gpt2", "small", "tiny-steps", "shared"]
 MEASURES = {  # What each workload measures, its unit and how many of them a second or a byte has.
-    "gpt2": {"save": "s", "restore": "s", "leaf": "ms"},
-    "small": {"save": "ms", "restore": "ms", "leaf": "ms"},
-    "tiny-steps": {"step": "ms"},
+    "gpt2": {"save": "s", "restore": "s", "leaf": "ms", "leaf_open": "ms", "stall": "ms",
+             "stall_jax": "ms"},
+    "small": {"save": "ms", "restore": "ms", "leaf": "ms", "leaf_open": "ms"},
+    "tiny-steps": {"step": "ms", "step_async": "ms"},
     "shared": {"disk": "GB"},
 }
 UNITS = {"s": 1, "ms": 1e3, "GB": 1e-9}
+LABELS = {PYTHON_PEER: "stepstone (Python)"}
+# Peers with a manager, and what more is measured with it.
+MANAGED = {PYTHON_PEER, "orbax"}
+MANAGED_OPERATIONS = {"gpt2": ["managed", "stall", "stall_jax"], "small": ["managed"],
+                      "tiny-steps": ["steps_async"]}
+ALWAYS_DURABLE = {PYTHON_PEER}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -91,7 +104,18 @@ def enter_environment(peers: list[str]) -> None:
         if result.returncode == 0:
             installed += requirements
             marker.write_text("\n".join(installed) + "\n")
+    if PYTHON_PEER in peers:
+        provide_package(python)
     os.execv(python, [str(python), *sys.argv])
+
+
+def provide_package(python: pathlib.Path) -> None:
+    """Makes the Python package that stands in this tree the one that is imported."""
+    if any(PACKAGE.glob("stepstone/_native*.so")):
+        os.environ["PYTHONPATH"] = str(PACKAGE)
+        return
+    print("building and installing", PACKAGE, file=sys.stderr, flush=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGE], check=False)
 
 
 class Results:
@@ -111,11 +135,12 @@ class Results:
         for (workload, measure), contestants in self.samples.items():
             unit = MEASURES[workload][measure]
             medians = {name: statistics.median(each) for name, each in contestants.items()}
+            ours = medians.get("stepstone", medians.get(LABELS[PYTHON_PEER]))
             for name in sorted(medians, key=medians.get):
                 rows.append({
                     "workload": workload, "measure": measure, "contestant": name,
                     "median": medians[name] * UNITS[unit], "unit": unit,
-                    "times_stepstone": medians[name] / medians["stepstone"],
+                    "times_stepstone": medians[name] / ours if ours else None,
                     "samples": [value * UNITS[unit] for value in contestants[name]],
                 })
         return rows
@@ -126,8 +151,9 @@ class Results:
             if place != (row["workload"], row["measure"]):
                 place = (row["workload"], row["measure"])
                 lines += ["", f"{place[0]}: {place[1]}, in {row['unit']}"]
-            lines.append(f"  {row['contestant']:<30} {row['median']:10.3g}"
-                         f"   {row['times_stepstone']:8.2f} times Stepstone")
+            times = row["times_stepstone"]
+            lines.append(f"  {row['contestant']:<34} {row['median']:10.3g}"
+                         + (f"   {times:8.2f} times Stepstone" if times else ""))
         lines += [f"\nnot measured: {workload}: {name}: {reason}"
                   for (workload, name), reason in self.skipped.items()]
         return "\n".join(lines)
@@ -136,7 +162,8 @@ class Results:
 class Stepstone:
     """`stepstone bench`, one sample at a time. The raw limit of a durable write comes with it."""
 
-    METRICS = {"gpt2": "save,restore_warm,restore_warm_new_memory,leaf_first",
+    METRICS = {"gpt2": "save,restore_warm,restore_warm_new_memory,leaf_first,"
+                       "save_async_stall_mutable,save_async_stall_immutable",
                "small": "save,restore_warm,restore_warm_new_memory,leaf_first",
                "tiny-steps": "save", "shared": "disk_bytes"}
 
@@ -168,6 +195,11 @@ class Stepstone:
                 results.add(workload, "restore", "stepstone", seconds)
             elif metric == "leaf_first":
                 results.add(workload, "leaf", "stepstone", row["value"] / 1e3)
+            elif metric == "save_async_stall_mutable":
+                results.add(workload, "stall", "stepstone", row["value"] / 1e3)
+                results.add(workload, "stall", "raw limit (memcpy)", row["limit"] / 1e3)
+            elif metric == "save_async_stall_immutable":
+                results.add(workload, "stall_jax", "stepstone", row["value"] / 1e3)
             elif metric == "disk_bytes":
                 results.add(workload, "disk", "stepstone", row["value"])
 
@@ -196,20 +228,29 @@ class Peer:
             raise RuntimeError(f"{operation}, {workload}: {lines[-1]}")
         return json.loads(result.stdout.splitlines()[-1])
 
-    def measure(self, workload: str, results: Results) -> None:
-        for with_fsync in (False, True):
+    def _measure(self, operation: str, workload: str, contestant: str, results: Results,
+                 with_fsync: bool = False, keep: bool = False) -> None:
+        if not keep:
             remove(self.options.directory / "peer")
             os.sync()
-            contestant = self.name + (" + fsync" if with_fsync else "")
-            operation = {"tiny-steps": "steps", "shared": "shared"}.get(workload, "save")
-            if workload == "shared" and with_fsync:
-                continue  # The disk's use is the same.
-            for measure, value in self._run(operation, workload, with_fsync).items():
-                results.add(workload, measure, contestant, value)
-            if operation == "save" and with_fsync:
-                for operation in ("restore", "leaf"):
-                    for measure, value in self._run(operation, workload, with_fsync).items():
-                        results.add(workload, measure, self.name, value)
+        for measure, value in self._run(operation, workload, with_fsync).items():
+            results.add(workload, measure, contestant, value)
+
+    def measure(self, workload: str, results: Results) -> None:
+        label = LABELS.get(self.name, self.name)
+        operation = {"tiny-steps": "steps", "shared": "shared"}.get(workload, "save")
+        # The disk's use is the same with an fsync.
+        is_once = operation == "shared" or self.name in ALWAYS_DURABLE
+        for with_fsync in (False,) if is_once else (False, True):
+            contestant = label + (" + fsync" if with_fsync else "")
+            self._measure(operation, workload, contestant, results, with_fsync)
+        if operation == "save":  # Of the save that is there now.
+            for operation in ("restore", "leaf"):
+                self._measure(operation, workload, label, results, keep=True)
+        if self.name in MANAGED:
+            for operation in MANAGED_OPERATIONS.get(workload, []):
+                contestant = label + (", manager" if operation == "managed" else "")
+                self._measure(operation, workload, contestant, results)
         remove(self.options.directory / "peer")
 
 
