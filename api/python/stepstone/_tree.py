@@ -1,0 +1,132 @@
+"""Python objects as trees that can be stored, and back.
+
+The native module takes exact dicts, lists, tuples, arrays of numpy and plain values itself. About
+everything else it asks the hooks here, which answer by the object's type and remember how: a state
+of ten thousand leaves is converted in some milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from stepstone import _jax, _leaves, _native, _nodes
+from stepstone._containers import (
+    Container,
+    describer_of,
+    flatten_with_paths,
+    leaf_label_paths,
+    map_structure,
+    path_text,
+    walk,
+)
+from stepstone._leaf_errors import RefusedLeaf
+from stepstone._nodes import CustomNode
+
+__all__ = [
+    "CustomNode",
+    "flatten_with_paths",
+    "from_native",
+    "leaf_label_paths",
+    "map_structure",
+    "to_native",
+]
+
+Converter = Callable[[Any], object]
+
+
+def to_native(value: object, *, target: bool = False) -> _native.Tree:
+    """Makes a tree of Python objects one that can be saved, or restored into.
+
+    Parameters
+    ----------
+    value : object
+        A leaf, or containers of leaves. Its arrays are not copied: the result refers to them.
+    target : bool
+        False: every leaf must have a value. True: also abstract arrays (anything with a shape and
+        a dtype), the types bool, int, float, complex, str and bytes, and `...` for leaves that are
+        not to be read.
+
+    Raises
+    ------
+    ValueError
+        A leaf cannot be stored, or a key of a dict is neither str nor int. Names its path.
+    """
+    hook = _target_hook
+    if not target:
+        hook = _save_hook
+        _jax.start_transfers(value)
+    try:
+        return _native.Tree.from_python(value, hook)
+    except RefusedLeaf as refused:
+        error = refused
+    from stepstone.errors import UnsupportedError
+
+    raise UnsupportedError(f"{_where(value, error.value)}: {error.why}")
+
+
+def from_native(tree: _native.Tree, like: _native.Tree | None = None) -> Any:
+    """The Python objects of a restored tree.
+
+    Parameters
+    ----------
+    tree : _native.Tree
+        What a restore gave.
+    like : _native.Tree, optional
+        The target that it was restored into, made by `to_native(..., target=True)`: containers and
+        leaves then are of the target's kinds. Without it they are as they were saved, with arrays
+        of numpy; see `_nodes` about classes.
+    """
+    return tree.to_python(cast("Callable[..., object]", _nodes.make_node), like)
+
+
+def _where(root: object, refused: object) -> str:
+    for path, leaf in walk(root):
+        if leaf is refused:
+            return f"leaf '{path_text(path)}'" if path else "the object"
+    return "a leaf"
+
+
+# By type: what a hook answers.
+_save_converters: dict[type, Converter] = {}
+_target_converters: dict[type, Converter] = {}
+
+
+def _save_hook(value: Any) -> object:
+    convert = _save_converters.get(type(value))
+    return (convert or _find_save_converter(value))(value)
+
+
+def _target_hook(value: Any) -> object:
+    convert = _target_converters.get(type(value))
+    return (convert or _find_target_converter(value))(value)
+
+
+def _find_save_converter(value: Any) -> Converter:
+    return _find_converter(value, _save_converters, _leaves.save_converter)
+
+
+def _find_target_converter(value: Any) -> Converter:
+    if type(value).__name__ == "TreeMetadata" and hasattr(value, "tree"):
+        return lambda metadata: metadata.tree
+    return _find_converter(value, _target_converters, _leaves.target_converter)
+
+
+def _find_converter(
+    value: Any, known: dict[type, Converter], leaf_converter: Callable[[type], Converter]
+) -> Converter:
+    cls = type(value)
+    describe = describer_of(value)
+    if describe is None:
+        convert = leaf_converter(cls)
+        # What is refused now may be registered with jax later.
+        if convert is not _leaves.refuse:
+            known[cls] = convert
+        return convert
+    if known is _target_converters and _leaves.is_abstract_array(value):
+        return leaf_converter(cls)
+    return lambda container: _node(describe(container))
+
+
+def _node(container: Container) -> _native.Node:
+    return _native.Node(*container)
