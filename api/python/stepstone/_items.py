@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from stepstone import _native
-from stepstone.args import Composite, adopt, is_checkpoint_args
+from stepstone._handler import as_item_handler
+from stepstone.args import Composite, adopt
 from stepstone.errors import InvalidArgumentError, ItemNotFoundError
-from stepstone.registry import DEFAULT_ITEM, HandlerRegistry
+from stepstone.registry import DEFAULT_ITEM, HandlerRegistry, is_checkpoint_args
 
 
 def build_items(args: Any, registry: HandlerRegistry) -> tuple[list[_native.SaveItem], bool]:
@@ -40,8 +42,6 @@ def build_items(args: Any, registry: HandlerRegistry) -> tuple[list[_native.Save
 
 
 def _save_item(name: str, args: Any, registry: HandlerRegistry) -> _native.SaveItem:
-    from stepstone.handlers import as_item_handler
-
     args = adopt(args)
     if not is_checkpoint_args(args):
         raise InvalidArgumentError(
@@ -96,8 +96,19 @@ def restore_step(step: _native.Step, args: Any, registry: HandlerRegistry) -> An
     return Composite(**{name: restore_item(step, name, args[name], registry) for name in args})
 
 
-def restore_item(step: _native.Step, name: str, args: Any, registry: HandlerRegistry) -> Any:
+def restore_item(
+    step: _native.Step, name: str, args: Any, registry: HandlerRegistry, known_as: str | None = None
+) -> Any:
     """Restores one item with its arguments, or None: as it was saved.
+
+    Parameters
+    ----------
+    step, args, registry
+        As of `restore_step`.
+    name : str
+        The item.
+    known_as : str, optional
+        What the registry knows it as, if not by its name.
 
     Raises
     ------
@@ -106,8 +117,6 @@ def restore_item(step: _native.Step, name: str, args: Any, registry: HandlerRegi
     ValueError
         As `restore_step`.
     """
-    from stepstone.handlers import as_item_handler
-
     args = adopt(args)
     recorded = _recorded(step, name)
     if args is not None and not is_checkpoint_args(args):
@@ -115,7 +124,7 @@ def restore_item(step: _native.Step, name: str, args: Any, registry: HandlerRegi
             f"item '{name}' has to be asked for with CheckpointArgs or None, not with "
             f"{type(args).__name__}"
         )
-    handler = registry.resolve_for_restore(name, args, recorded)
+    handler = registry.resolve_for_restore(known_as or name, args, recorded)
     return as_item_handler(handler).restore_item(step, name, args)
 
 
@@ -160,7 +169,38 @@ def _recorded(step: _native.Step, name: str) -> str:
 
 
 def _metadata_of(step: _native.Step, name: str, registry: HandlerRegistry) -> Any:
-    from stepstone.handlers import as_item_handler
-
     handler = registry.handler_for(name, step.item_handlers()[name])
     return None if handler is None else as_item_handler(handler).item_metadata(step, name)
+
+
+def open_and_restore(path: Any, args: Any, registry: HandlerRegistry) -> Any:
+    """Restores from a path: of a checkpoint, of a step of a run, or of an item of either.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no checkpoint.
+    KeyError, ValueError
+        As `restore_step`.
+    """
+    step, item = _native.open_checkpoint(os.fspath(path))
+    try:
+        if item is None:
+            return restore_step(step, args, registry)
+        if isinstance(adopt(args), Composite):
+            raise InvalidArgumentError(f"{path} is one item, and cannot be restored as a Composite")
+        known_as = item if item in registry.item_names else DEFAULT_ITEM
+        return restore_item(step, item, args, registry, known_as)
+    finally:
+        step.release()
+
+
+def path_metadata(path: Any, registry: HandlerRegistry) -> Any:
+    """`item_metadata` of what is at a path, as of `open_and_restore`."""
+    step, item = _native.open_checkpoint(os.fspath(path))
+    try:
+        if item is None:
+            return item_metadata(step, registry)
+        return one_item_metadata(step, item, registry)
+    finally:
+        step.release()

@@ -444,6 +444,29 @@ def adopt(args: Any) -> Any:
     return cls(**{name: value for name, value in given.items() if name in known})
 
 
+def arguments_of(
+    handler: Any, for_save: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The arguments that a call of `save` or `restore` has or, in the older style, stands for.
+
+    Parameters
+    ----------
+    handler : CheckpointHandler
+        Of whose registered arguments an instance is made, from what the call was given.
+    for_save : bool
+        Which of the two calls it is.
+    args, kwargs
+        What the call was given: arguments, or what they are constructed from.
+    """
+    for given in (*args, *kwargs.values()):
+        if is_checkpoint_args(given):
+            return adopt(given)
+    if not has_registered_args(handler):
+        return CallArgs(*args, **kwargs)
+    classes = get_registered_args_cls(handler)
+    return adopt(classes[0 if for_save else 1](*args, **kwargs))
+
+
 def is_composite(args: object) -> bool:
     """Whether these are arguments, or results, of several items."""
     return isinstance(adopt(args), Composite)

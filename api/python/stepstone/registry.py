@@ -64,8 +64,6 @@ _handler_of_save: dict[type, type] = {}
 _handler_of_restore: dict[type, type] = {}
 # By what is recorded with each item.
 _handler_by_name: dict[str, type] = {}
-# Of the package itself, in modules that are rarely needed.
-_LAZY_HANDLERS = {"stateful": ("stepstone.stateful", "StatefulCheckpointHandler")}
 
 
 def is_checkpoint_args(value: object) -> bool:
@@ -137,6 +135,11 @@ def _replace_handler(name: str, known: type, new: type) -> None:
     _handler_by_name[name] = new
 
 
+def read_also_as(name: str, handler_cls: type) -> None:
+    """Has what another handler of this name has saved restored by `handler_cls`."""
+    _handler_by_name[name] = handler_cls
+
+
 def get_registered_handler_cls(arg: type | object) -> type:
     """The class of handlers for arguments, which may be an instance or a class.
 
@@ -201,11 +204,6 @@ def has_registered_args(handler: object) -> bool:
 def handler_cls_of_name(name: str) -> type | None:
     """The class of handlers that is recorded as `name`; None if this process has none."""
     found = _handler_by_name.get(name)
-    if found is None and name in _LAZY_HANDLERS:
-        import importlib
-
-        module, attribute = _LAZY_HANDLERS[name]
-        found = getattr(importlib.import_module(module), attribute)
     if found is None:
         foreign = _orbax("_src.handlers.handler_type_registry")
         if foreign is not None:

@@ -1,0 +1,526 @@
+"""Options for single leaves, and leaves of types that only their users know.
+
+`SaveArgs` and `RestoreArgs` stand in trees of the structure of what is saved or restored. A
+`TypeHandler`, once registered, stores leaves of a type of yours in files, which become part of the
+checkpoint. Arrays, numbers, strings and bytes are stored by the package itself.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from stepstone import _native
+from stepstone._files import as_path, run_coroutine, scratch_directory, wait_for
+from stepstone.errors import AlreadyRegisteredTypeError, InvalidArgumentError
+from stepstone.errors import InvalidShardingError, UnregisteredTypeError
+
+if TYPE_CHECKING:
+    from types import EllipsisType
+
+__all__ = [
+    "PLACEHOLDER",
+    "ArrayHandler",
+    "ArrayRestoreArgs",
+    "InvalidShardingError",
+    "NumpyHandler",
+    "ParamInfo",
+    "RestoreArgs",
+    "SaveArgs",
+    "ScalarHandler",
+    "SingleReplicaArrayHandler",
+    "SingleReplicaArrayRestoreArgs",
+    "StringHandler",
+    "TypeHandler",
+    "TypeHandlerRegistry",
+    "create_type_handler_registry",
+    "get_type_handler",
+    "has_type_handler",
+    "register_standard_handlers_with_options",
+    "register_type_handler",
+    "supported_types",
+]
+
+_logger = logging.getLogger("stepstone")
+
+# In a target: a leaf that is not read, and comes back as this.
+PLACEHOLDER: EllipsisType = ...
+
+
+@dataclasses.dataclass
+class SaveArgs:
+    """How one leaf is saved.
+
+    Parameters
+    ----------
+    aggregate : bool
+        No effect; it is deprecated in Orbax. `StandardSave` refuses it.
+    dtype : dtype, optional
+        To which an array is cast on the way to the store; of numpy, ml_dtypes, jax, or its name.
+    chunk_byte_size : int, optional
+        What is read, checked and shared as one, in bytes; brought into 4 KiB to 16 MiB. None: 256
+        KiB.
+    shard_axes : tuple of int
+        No effect: slices of a leaf can be read along any axis.
+    allow_lossy_cast : bool
+        Without it, a cast that loses what the type stands for (float to integer, complex to real)
+        is an error. With it, values are truncated towards zero and clamped.
+    compression : str, optional
+        "none", "auto", "always" or "delta"; None: what the store is set to.
+    share : bool, optional
+        Whether the leaf may refer to equal bytes that are stored already; None: what the store is
+        set to.
+    """
+
+    aggregate: bool = False
+    dtype: Any = None
+    chunk_byte_size: int | None = None
+    shard_axes: tuple[int, ...] = ()
+    allow_lossy_cast: bool = dataclasses.field(default=False, kw_only=True)
+    compression: str | None = dataclasses.field(default=None, kw_only=True)
+    share: bool | None = dataclasses.field(default=None, kw_only=True)
+
+
+@dataclasses.dataclass
+class RestoreArgs:
+    """How one leaf is restored.
+
+    Parameters
+    ----------
+    restore_type : type, optional
+        The kind of object: numpy.ndarray, jax.Array, int, float, bool, or a scalar type of numpy.
+        None: what the target has, else as it was saved.
+    dtype : dtype, optional
+        To which an array is cast.
+    allow_lossy_cast : bool
+        As of `SaveArgs`, for `dtype`.
+    """
+
+    restore_type: Any = None
+    dtype: Any = None
+    allow_lossy_cast: bool = dataclasses.field(default=False, kw_only=True)
+
+
+def _default_array_type() -> type:
+    jax = sys.modules.get("jax")
+    array_type: type = np.ndarray if jax is None else jax.Array
+    return array_type
+
+
+@dataclasses.dataclass
+class ArrayRestoreArgs(RestoreArgs):
+    """How one array is restored.
+
+    Parameters
+    ----------
+    restore_type : type, optional
+        As of `RestoreArgs`. By default jax.Array where jax is imported, else numpy.ndarray.
+    dtype, allow_lossy_cast
+        As of `RestoreArgs`.
+    mesh, mesh_axes : jax.sharding.Mesh, jax.sharding.PartitionSpec, optional
+        Together a sharding, if `sharding` is not given.
+    sharding : jax.sharding.Sharding or ShardingMetadata, optional
+        Where an array of jax goes. None: the default device.
+    global_shape, shape : tuple of int, optional
+        Two names for the shape that is wanted; None: as it was saved.
+    strict : bool
+        Whether another shape than the saved one is an error. False: zeros are added, or elements
+        dropped, at the end of each axis.
+
+    Raises
+    ------
+    ValueError
+        `shape` and `global_shape` differ.
+    """
+
+    restore_type: Any = dataclasses.field(default_factory=_default_array_type)
+    mesh: Any = None
+    mesh_axes: Any = None
+    sharding: Any = None
+    global_shape: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.shape is None:
+            self.shape = self.global_shape
+        elif self.global_shape is None:
+            self.global_shape = self.shape
+        elif tuple(self.shape) != tuple(self.global_shape):
+            raise InvalidArgumentError(
+                f"shape {self.shape} and global_shape {self.global_shape} differ: give one of them"
+            )
+
+
+@dataclasses.dataclass
+class SingleReplicaArrayRestoreArgs(ArrayRestoreArgs):
+    """As `ArrayRestoreArgs`.
+
+    Parameters
+    ----------
+    single_replica_sharding : jax.sharding.NamedSharding, optional
+        No effect: there is one process, which reads each array once.
+    """
+
+    single_replica_sharding: Any = None
+
+
+@dataclasses.dataclass
+class ParamInfo:
+    """Where a `TypeHandler` finds, or puts, the files of one leaf.
+
+    Parameters
+    ----------
+    name : str
+        Of the leaf, to be used as a file's name.
+    parent_dir : path
+        A directory for this leaf alone, which exists.
+    path : path, optional
+        `parent_dir / name`.
+    keypath : tuple
+        No meaning here: a leaf's files do not depend on where it stands.
+    skip_deserialize, is_ocdbt_checkpoint, use_zarr3 : bool
+        Always False; handlers written for Orbax may ask.
+    """
+
+    name: str
+    parent_dir: Any
+    path: Any = None
+    keypath: tuple[Any, ...] = ()
+    skip_deserialize: bool = False
+    is_ocdbt_checkpoint: bool = False
+    use_zarr3: bool = False
+
+    def __post_init__(self) -> None:
+        if self.path is None:
+            self.path = self.parent_dir / self.name
+
+    def replace(self, **kwargs: Any) -> ParamInfo:
+        """A copy with other values."""
+        return dataclasses.replace(self, **kwargs)
+
+    async def await_path_creation(self) -> None:
+        """Returns at once: the directory exists."""
+
+
+class TypeHandler(abc.ABC):
+    """Stores leaves of a type in files of its own.
+
+    Derive from it, and register an instance with `register_type_handler`. A handler gets the leaves
+    one by one, and may wait or return futures. Its files become one leaf of the checkpoint.
+    """
+
+    @abc.abstractmethod
+    def typestr(self) -> str:
+        """The name that is recorded with each leaf, and finds the handler again: keep it."""
+
+    @abc.abstractmethod
+    async def metadata(self, infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        """What can be said about the leaves; here never called, since leaves have metadata."""
+
+    @abc.abstractmethod
+    async def serialize(
+        self,
+        values: Sequence[Any],
+        infos: Sequence[ParamInfo],
+        args: Sequence[SaveArgs] | None = None,
+    ) -> Sequence[Any]:
+        """Writes each value to its path, and returns futures of what is still going on."""
+
+    @abc.abstractmethod
+    async def deserialize(
+        self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs] | None = None
+    ) -> Sequence[Any]:
+        """Reads the values back."""
+
+    def finalize(self, directory: Any) -> None:
+        """Called with `parent_dir` when a leaf is written."""
+
+
+class _StoredByPackage(TypeHandler):
+    """Stands for how the package stores a type itself, which its options do not change."""
+
+    _typestr = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def typestr(self) -> str:
+        return self._typestr
+
+    async def metadata(self, infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        raise NotImplementedError(f"{type(self).__name__} has no files of its own")
+
+    async def serialize(
+        self,
+        values: Sequence[Any],
+        infos: Sequence[ParamInfo],
+        args: Sequence[SaveArgs] | None = None,
+    ) -> Sequence[Any]:
+        raise NotImplementedError(f"{type(self).__name__} has no files of its own")
+
+    async def deserialize(
+        self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs] | None = None
+    ) -> Sequence[Any]:
+        raise NotImplementedError(f"{type(self).__name__} has no files of its own")
+
+
+class ArrayHandler(_StoredByPackage):
+    """Stands for arrays of jax. Its options, which are about several hosts, have no effect."""
+
+    _typestr = "jax.Array"
+
+
+class SingleReplicaArrayHandler(ArrayHandler):
+    """As `ArrayHandler`: there is one process, which reads each array once."""
+
+
+class NumpyHandler(_StoredByPackage):
+    """Stands for arrays of numpy. Its options, which are about Orbax's files, have no effect."""
+
+    _typestr = "np.ndarray"
+
+
+class ScalarHandler(NumpyHandler):
+    """Stands for numbers. Its options, which are about Orbax's files, have no effect."""
+
+    _typestr = "scalar"
+
+
+class StringHandler(_StoredByPackage):
+    """Stands for strings. Its options, which are about Orbax's files, have no effect."""
+
+    _typestr = "string"
+
+
+class TypeHandlerRegistry(Protocol):
+    """Handlers by the type of a leaf."""
+
+    def add(
+        self,
+        ty: Any,
+        handler: TypeHandler,
+        func: Callable[[Any], bool] | None = None,
+        override: bool = False,
+        ignore_warnings: bool = False,
+    ) -> None: ...
+
+    def get(self, ty: Any) -> TypeHandler: ...
+
+    def has(self, ty: Any) -> bool: ...
+
+
+class _Registry(TypeHandlerRegistry):
+    def __init__(self, *handlers: tuple[Any, TypeHandler]) -> None:
+        self._entries: list[tuple[Callable[[Any], bool], TypeHandler]] = []
+        for ty, handler in handlers:
+            self.add(ty, handler, override=True, ignore_warnings=True)
+
+    def add(
+        self,
+        ty: Any,
+        handler: TypeHandler,
+        func: Callable[[Any], bool] | None = None,
+        override: bool = False,
+        ignore_warnings: bool = False,
+    ) -> None:
+        matches = func or (lambda other: issubclass(other, ty))
+        for position, (known, _) in enumerate(self._entries):
+            if not known(ty):
+                continue
+            if not override:
+                raise AlreadyRegisteredTypeError(f"{ty} has a TypeHandler: set `override`")
+            if not ignore_warnings:
+                _logger.warning("%s gets another TypeHandler: %s", ty, handler.typestr())
+            self._entries[position] = (matches, handler)
+            return
+        if not override and any(each.typestr() == handler.typestr() for _, each in self._entries):
+            raise AlreadyRegisteredTypeError(
+                f"the TypeHandler for {ty} has the typestr '{handler.typestr()}' of another one"
+            )
+        self._entries.append((matches, handler))
+
+    def get(self, ty: Any) -> TypeHandler:
+        for matches, handler in self._entries:
+            if handler.typestr() == ty if isinstance(ty, str) else matches(ty):
+                return handler
+        raise UnregisteredTypeError(f"{ty} has no TypeHandler: use `register_type_handler`")
+
+    def has(self, ty: Any) -> bool:
+        try:
+            self.get(ty)
+        except ValueError:
+            return False
+        return True
+
+    def is_empty(self) -> bool:
+        return not self._entries
+
+
+def create_type_handler_registry(*handlers: tuple[Any, TypeHandler]) -> TypeHandlerRegistry:
+    """A registry with these pairs of a type and its handler."""
+    return _Registry(*handlers)
+
+
+# Of types that the package does not know. It is asked after the types that it does.
+_registry = _Registry()
+
+
+def _stored_types() -> list[tuple[Any, TypeHandler]]:
+    jax = sys.modules.get("jax")
+    types: list[tuple[Any, TypeHandler]] = [
+        (int, ScalarHandler()),
+        (float, ScalarHandler()),
+        (complex, ScalarHandler()),
+        (bytes, ScalarHandler()),
+        (np.number, ScalarHandler()),
+        (np.ndarray, NumpyHandler()),
+        (str, StringHandler()),
+    ]
+    if jax is not None:
+        types.append((jax.Array, ArrayHandler()))
+    return types
+
+
+def register_type_handler(
+    ty: Any,
+    handler: TypeHandler,
+    func: Callable[[Any], bool] | None = None,
+    override: bool = False,
+) -> None:
+    """Has leaves of a type stored by a handler.
+
+    Parameters
+    ----------
+    ty : type
+        What is stored by the package itself (arrays, numbers, strings) stays so: a handler for it
+        is taken, and has no effect.
+    handler : TypeHandler
+        Ours or Orbax's.
+    func : callable, optional
+        Whether a type is one for the handler. Without it: `ty` and what derives from it.
+    override : bool
+        Whether an earlier registration may be replaced.
+
+    Raises
+    ------
+    ValueError
+        The type has a handler, or another handler has this `typestr()`, and `override` is False.
+    """
+    if isinstance(ty, type) and any(issubclass(ty, known) for known, _ in _stored_types()):
+        if not override:
+            raise AlreadyRegisteredTypeError(f"{ty} has a TypeHandler: set `override`")
+        return
+    _registry.add(ty, handler, func, override)
+
+
+def get_type_handler(ty: Any) -> TypeHandler:
+    """The handler of a type, or of a `typestr()`.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    for known in (_registry, _Registry(*_stored_types())):
+        if known.has(ty):
+            return known.get(ty)
+    raise UnregisteredTypeError(f"{ty} has no TypeHandler: use `register_type_handler`")
+
+
+def has_type_handler(ty: Any) -> bool:
+    """Whether there is a handler of a type."""
+    return _registry.has(ty) or _Registry(*_stored_types()).has(ty)
+
+
+def supported_types() -> list[Any]:
+    """The types of leaves that the package stores itself."""
+    return [ty for ty, _ in _stored_types()]
+
+
+def register_standard_handlers_with_options(**kwargs: Any) -> None:
+    """Does nothing: options of how Orbax stores numbers and arrays have no meaning here."""
+
+
+_CUSTOM_PREFIX = "type_handler:"
+_LEAF_NAME = "leaf"
+
+
+def custom_leaf(value: object, target: bool = False) -> _native.Node | None:
+    """How a leaf of a registered type is stored, for `_tree`.
+
+    Parameters
+    ----------
+    value : object
+        The leaf; in a target also its type.
+    target : bool
+        Whether it is a target's, of which only the type counts.
+
+    Returns
+    -------
+    Node or None
+        None: no handler is registered for it.
+    """
+    if _registry.is_empty():
+        return None
+    cls = value if target and isinstance(value, type) else type(value)
+    if not _registry.has(cls):
+        return None
+    handler = _registry.get(cls)
+    files = b"" if target else _serialized(handler, value)
+    name = _CUSTOM_PREFIX + handler.typestr()
+    return _native.Node(
+        "custom", name, "key", ["files"], [files], lambda children: restored_leaf(name, children)
+    )
+
+
+def restored_leaf(type_name: str, children: Sequence[object]) -> object:
+    """The inverse, for a custom node whose name starts with `type_handler:`.
+
+    Raises
+    ------
+    ValueError
+        No handler of this `typestr()` is registered.
+    """
+    handler = _registry.get(type_name.removeprefix(_CUSTOM_PREFIX))
+    files = children[0]
+    if not isinstance(files, bytes):
+        return files  # A placeholder: the leaf was not read.
+    import io
+    import zipfile
+
+    with scratch_directory() as scratch:
+        with zipfile.ZipFile(io.BytesIO(files)) as archive:
+            archive.extractall(scratch.path)
+        info = ParamInfo(_LEAF_NAME, as_path(scratch.path))
+        values = run_coroutine(handler.deserialize([info], [RestoreArgs()]))
+    return values[0]
+
+
+def is_custom_leaf(type_name: str) -> bool:
+    """Whether a custom node of this name is a leaf of a registered type."""
+    return type_name.startswith(_CUSTOM_PREFIX)
+
+
+def _serialized(handler: TypeHandler, value: object) -> bytes:
+    import io
+    import zipfile
+
+    with scratch_directory() as scratch:
+        directory = as_path(scratch.path)
+        info = ParamInfo(_LEAF_NAME, directory)
+        wait_for(list(run_coroutine(handler.serialize([value], [info], [SaveArgs()])) or ()))
+        handler.finalize(directory)
+        files = io.BytesIO()
+        root = pathlib.Path(scratch.path)
+        with zipfile.ZipFile(files, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(root.rglob("*")):
+                archive.write(path, path.relative_to(root))
+        return files.getvalue()
