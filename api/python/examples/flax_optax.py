@@ -28,7 +28,8 @@ class Network(nn.Module):
     def __call__(self, images: jax.Array, is_training: bool) -> jax.Array:
         hidden = nn.relu(nn.Dense(128)(images))
         hidden = nn.Dropout(0.2, deterministic=not is_training)(hidden)
-        return nn.Dense(10)(hidden)
+        scores: jax.Array = nn.Dense(10)(hidden)
+        return scores
 
 
 class TrainState(train_state.TrainState):
@@ -49,9 +50,10 @@ def initial_state(step_count: int) -> TrainState:
     variables = network.init(parameter_key, jnp.zeros((1, 64)), is_training=False)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.005, 20, step_count)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
-    return TrainState.create(
+    state: TrainState = TrainState.create(
         apply_fn=network.apply, params=variables["params"], tx=optimizer, key=key
     )
+    return state
 
 
 @jax.jit
@@ -65,7 +67,10 @@ def train_step(
         scores = state.apply_fn(
             {"params": params}, images[batch], is_training=True, rngs={"dropout": dropout_key}
         )
-        return optax.softmax_cross_entropy_with_integer_labels(scores, digits[batch]).mean()
+        loss: jax.Array = optax.losses.softmax_cross_entropy_with_integer_labels(
+            scores, digits[batch]
+        ).mean()
+        return loss
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
     return state.apply_gradients(grads=gradients, key=key), loss
@@ -74,7 +79,8 @@ def train_step(
 @jax.jit
 def accuracy(state: TrainState, images: jax.Array, digits: jax.Array) -> jax.Array:
     scores = state.apply_fn({"params": state.params}, images, is_training=False)
-    return (scores.argmax(axis=1) == digits).mean()
+    right: jax.Array = (scores.argmax(axis=1) == digits).mean()
+    return right
 
 
 def digest(state: TrainState) -> str:

@@ -42,7 +42,8 @@ def initial_state(hidden: int = 128) -> State:
 
 def scores(parameters: State, images: jax.Array) -> jax.Array:
     hidden = jax.nn.relu(images @ parameters["layer1"]["w"] + parameters["layer1"]["b"])
-    return hidden @ parameters["layer2"]["w"] + parameters["layer2"]["b"]
+    result: jax.Array = hidden @ parameters["layer2"]["w"] + parameters["layer2"]["b"]
+    return result
 
 
 def loss_of(parameters: State, images: jax.Array, digits: jax.Array) -> jax.Array:
