@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from stepstone import _jax
+from stepstone import _jax, _leaves
 from stepstone._nodes import CustomNode, type_name
 
 Label = str | int
@@ -38,23 +38,32 @@ class Container(NamedTuple):
 
 Describer = Callable[[Any], Container]
 
-# Types whose instances are always containers, and how each is taken apart.
+# How instances of types that are always containers are taken apart.
 _describers: dict[type, Describer] = {}
-# Types whose instances never are.
+# Types whose instances never are containers.
 _leaf_types: set[type] = {type(None), bool, int, float, complex, str, bytes, type(...)}
+# Options and descriptions of leaves, ours and Orbax's: they may be dataclasses, and are no trees.
+_LEAF_CLASS_NAMES = frozenset(
+    {"ArrayMetadata", "RestoreArgs", "SaveArgs", "StringMetadata", "Transform"}
+)
 
 
 def describe(value: Any) -> Container | None:
     """Takes a container apart; None: it is a leaf."""
     cls = type(value)
-    describer = _describers.get(cls)
-    if describer is None:
-        if cls in _leaf_types:
-            return None
-        describer = describer_of(value)
-        if describer is None:
-            return None
+    if cls in _leaf_types:
+        return None
+    describer = _describers.get(cls) or describer_of(value)
+    if describer is None or (describer is describe_dataclass and is_leaf_description(value)):
+        return None
     return describer(value)
+
+
+def is_leaf_description(value: Any) -> bool:
+    """Whether a dataclass is something about a leaf, such as its metadata, instead of a tree."""
+    if any(base.__name__ in _LEAF_CLASS_NAMES for base in type(value).__mro__):
+        return True
+    return _leaves.is_abstract_array(value)
 
 
 def describer_of(value: Any) -> Describer | None:
@@ -64,10 +73,15 @@ def describer_of(value: Any) -> Describer | None:
     if known is not None:
         return known
     found = _find_describer(cls, value)
-    # A dataclass may still be registered with jax, and is then taken apart in another way.
-    if found is not None and found is not _describe_dataclass:
+    # Other classes may still be registered with jax, and are then taken apart in another way.
+    if found in (_describe_named_tuple, _describe_pytree, _describe_custom):
         _describers[cls] = found
     return found
+
+
+def is_settled(cls: type) -> bool:
+    """Whether containers of a class are taken apart in the same way for ever."""
+    return cls in _describers
 
 
 def _find_describer(cls: type, value: Any) -> Describer | None:
@@ -75,8 +89,6 @@ def _find_describer(cls: type, value: Any) -> Describer | None:
         return None
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return _describe_named_tuple
-    if cls is OrderedDict:
-        return _describe_mapping
     if cls is CustomNode:
         return _describe_custom
     if _jax.is_node(value):
@@ -88,7 +100,7 @@ def _find_describer(cls: type, value: Any) -> Describer | None:
     if issubclass(cls, tuple):
         return _describe_tuple
     if dataclasses.is_dataclass(cls):
-        return _describe_dataclass
+        return describe_dataclass
     return None
 
 
@@ -106,10 +118,6 @@ def _describe_exact_list(value: list[Any]) -> Container:
 def _describe_exact_tuple(value: tuple[Any, ...]) -> Container:
     return Container("tuple", "", "index", list(range(len(value))), list(value), tuple)
 
-
-_describers[dict] = _describe_exact_dict
-_describers[list] = _describe_exact_list
-_describers[tuple] = _describe_exact_tuple
 
 
 def _describe_mapping(value: Mapping[Any, Any]) -> Container:
@@ -134,6 +142,16 @@ def _rebuild_mapping(old: Mapping[Any, Any], labels: list[Any], children: list[A
         new.update(pairs)
         return new
     return cls(pairs)  # type: ignore[call-arg]
+
+
+_describers.update(
+    {
+        dict: _describe_exact_dict,
+        list: _describe_exact_list,
+        tuple: _describe_exact_tuple,
+        OrderedDict: _describe_mapping,
+    }
+)
 
 
 def _describe_list(value: list[Any]) -> Container:
@@ -183,7 +201,7 @@ def _describe_named_tuple(value: Any) -> Container:
     )
 
 
-def _describe_dataclass(value: Any) -> Container:
+def describe_dataclass(value: Any) -> Container:
     cls = type(value)
     # A field that was never set is no part of the state.
     names: list[Label] = [
@@ -251,20 +269,24 @@ def _describe_pytree(value: Any) -> Container:
 
 
 # A path in a tree with the kinds of its labels: "key", "index" or "attribute".
-_KindedPath = tuple[tuple[str, Label], ...]
+KindedPath = tuple[tuple[str, Label], ...]
 
 
-def walk(
-    value: Any, is_leaf: Callable[[Any], bool] | None = None, path: _KindedPath = ()
-) -> Iterator[tuple[_KindedPath, Any]]:
+def walk(value: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[KindedPath, Any]]:
     """All leaves with their paths. None is a leaf; empty containers have none."""
-    container = None if is_leaf is not None and is_leaf(value) else describe(value)
-    if container is None:
-        yield path, value
-        return
-    kind = container.label_kind
-    for label, child in zip(container.labels, container.children):
-        yield from walk(child, is_leaf, (*path, (kind, label)))
+    found: list[tuple[KindedPath, Any]] = []
+
+    def visit(value: Any, path: KindedPath) -> None:
+        container = None if is_leaf is not None and is_leaf(value) else describe(value)
+        if container is None:
+            found.append((path, value))
+            return
+        kind = container.label_kind
+        for label, child in zip(container.labels, container.children):
+            visit(child, (*path, (kind, label)))
+
+    visit(value, ())
+    return found
 
 
 def flatten_with_paths(
@@ -289,18 +311,9 @@ def flatten_with_paths(
     >>> flatten_with_paths({"a": [1, {}], "b": None})
     [(('a', 0), 1), (('b',), None)]
     """
-    found: list[tuple[Labels, Any]] = []
-
-    def visit(value: Any, path: Labels) -> None:
-        container = None if is_leaf is not None and is_leaf(value) else describe(value)
-        if container is None:
-            found.append((path, value))
-            return
-        for label, child in zip(container.labels, container.children):
-            visit(child, (*path, label))
-
-    visit(tree, ())
-    return found
+    return [
+        (tuple(label for _, label in path), leaf) for path, leaf in walk(tree, is_leaf)
+    ]
 
 
 def leaf_label_paths(
@@ -366,7 +379,7 @@ def shortened(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def path_text(path: _KindedPath) -> str:
+def path_text(path: KindedPath) -> str:
     """A path as it is shown everywhere, and as patterns match it.
 
     >>> path_text((("key", "params"), ("index", 0), ("attribute", "w"), ("key", 7)))

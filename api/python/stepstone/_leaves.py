@@ -109,7 +109,7 @@ def _common_converter(cls: type, mode: _Mode) -> Converter:
         if hasattr(cls, "__array__"):
             return _array_like
         if mode.is_target:
-            return _abstract_array
+            return abstract_array
     return refuse
 
 
@@ -252,7 +252,7 @@ def _target_type(value: type) -> object:
     return refuse(value)
 
 
-def _abstract_array(value: Any) -> object:
+def abstract_array(value: Any) -> object:
     """Anything with a shape and a dtype stands for an array of numpy."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:

@@ -13,8 +13,11 @@ from typing import Any, cast
 from stepstone import _jax, _leaves, _native, _nodes
 from stepstone._containers import (
     Container,
+    describe_dataclass,
     describer_of,
     flatten_with_paths,
+    is_leaf_description,
+    is_settled,
     leaf_label_paths,
     map_structure,
     path_text,
@@ -103,30 +106,36 @@ def _target_hook(value: Any) -> object:
 
 
 def _find_save_converter(value: Any) -> Converter:
-    return _find_converter(value, _save_converters, _leaves.save_converter)
+    describe = describer_of(value)
+    if describe is not None:
+        return _remember(_save_converters, value, describe)
+    convert = _leaves.save_converter(type(value))
+    # What is refused now may be registered with jax later.
+    if convert is not _leaves.refuse:
+        _save_converters[type(value)] = convert
+    return convert
 
 
 def _find_target_converter(value: Any) -> Converter:
+    describe = describer_of(value)
+    if describe is not None and not (
+        describe is describe_dataclass and is_leaf_description(value)
+    ):
+        return _remember(_target_converters, value, describe)
     if type(value).__name__ == "TreeMetadata" and hasattr(value, "tree"):
         return lambda metadata: metadata.tree
-    return _find_converter(value, _target_converters, _leaves.target_converter)
+    convert = _leaves.target_converter(type(value))
+    if convert not in (_leaves.refuse, _leaves.abstract_array):
+        _target_converters[type(value)] = convert
+    return convert
 
 
-def _find_converter(
-    value: Any, known: dict[type, Converter], leaf_converter: Callable[[type], Converter]
+def _remember(
+    converters: dict[type, Converter], value: object, describe: Callable[[Any], Container]
 ) -> Converter:
-    cls = type(value)
-    describe = describer_of(value)
-    if describe is None:
-        convert = leaf_converter(cls)
-        # What is refused now may be registered with jax later.
-        if convert is not _leaves.refuse:
-            known[cls] = convert
-        return convert
-    if known is _target_converters and _leaves.is_abstract_array(value):
-        return leaf_converter(cls)
-    return lambda container: _node(describe(container))
+    def convert(container: Any) -> _native.Node:
+        return _native.Node(*describe(container))
 
-
-def _node(container: Container) -> _native.Node:
-    return _native.Node(*container)
+    if is_settled(type(value)):
+        converters[type(value)] = convert
+    return convert
