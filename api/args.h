@@ -83,6 +83,9 @@ struct PyTreeRestore {
   // A key of the target that the checkpoint has not keeps the target's own value, and is listed in
   // the report. Without it: kMismatch.
   bool keep_missing = false;
+  // A target's container fits one of another kind or type name whose labels read the same: the
+  // position 0, the keys 0 and "0" and an attribute `0` all fit one another.
+  bool any_container = false;
   // Need a target. With them, keys of the checkpoint that nothing refers to are dropped.
   std::vector<Transform> transforms = {};
   // Leaves that no transform matches: true: from the same path; false: the target's own values.

@@ -31,6 +31,8 @@ class AnyCheckpointHandler {
 
   // Recorded with each item, so that a later process finds the handler: never change it. Not empty.
   virtual std::string type_name() const = 0;
+  // What is recorded instead, where one object stands for several handlers. Not empty.
+  virtual std::string recorded_name(const AnyValue& /*save_args*/) const { return type_name(); }
   virtual std::type_index save_args_type() const = 0;
   virtual std::type_index restore_args_type() const = 0;
   // Whether it restores what a handler of this name has saved.

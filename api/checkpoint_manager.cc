@@ -62,6 +62,10 @@ bool CheckpointManager::should_save(std::uint64_t step) const { return impl_->sh
 
 Result<void> CheckpointManager::wait_until_finished() { return impl_->wait_until_finished(); }
 
+Result<void> CheckpointManager::wait_until_finished(std::chrono::nanoseconds timeout) {
+  return impl_->wait_until_finished(timeout);
+}
+
 Result<void> CheckpointManager::check_for_errors() { return impl_->check_for_errors(); }
 
 bool CheckpointManager::is_saving_in_progress() const { return impl_->is_saving_in_progress(); }
@@ -73,6 +77,10 @@ Result<AnyValue> CheckpointManager::restore_any(std::optional<std::uint64_t> ste
 
 Result<HeldStep> CheckpointManager::hold(std::optional<std::uint64_t> step) {
   return guarded([&] { return impl_->hold(step); }, "hold");
+}
+
+Result<HeldStep> CheckpointManager::hold_committed(std::optional<std::uint64_t> step) {
+  return guarded([&] { return impl_->hold_committed(step); }, "hold");
 }
 
 std::optional<std::uint64_t> CheckpointManager::latest_step() const {

@@ -1,6 +1,7 @@
 #pragma once
 // A run's checkpoints: saves in the background, keeps what policies say, brings them back.
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -78,6 +79,8 @@ class CheckpointManager {
   // Waits for all saves in the background. The error of the first that failed, once: its step does
   // not exist then. kBusy: the wait timed out.
   Result<void> wait_until_finished();
+  // With another timeout than the options say.
+  Result<void> wait_until_finished(std::chrono::nanoseconds timeout);
   // The same without waiting: the error of a save that has failed, once.
   Result<void> check_for_errors();
   bool is_saving_in_progress() const;
@@ -102,6 +105,8 @@ class CheckpointManager {
   // The step stays readable through what is returned, even when it is retired or overwritten
   // meanwhile. kNotFound, kClosed; kBusy: the wait for saves timed out.
   Result<HeldStep> hold(std::optional<std::uint64_t> step);
+  // The same without waiting: of the steps that are durable now.
+  Result<HeldStep> hold_committed(std::optional<std::uint64_t> step);
 
   // Of the steps that are durable; saves in the background are not among them.
   std::optional<std::uint64_t> latest_step() const;

@@ -81,6 +81,7 @@ struct CheckpointPlan::Item {
   std::shared_ptr<const AnyCheckpointHandler> handler;
   ItemWriter writer;
   BackgroundSave background;
+  std::string handler_name;  // As it is recorded.
   bool is_put = false;
 
   std::string name() const { return item_name(writer.step(), writer.name()); }
@@ -88,6 +89,7 @@ struct CheckpointPlan::Item {
   Result<void> begin(const AnyValue& args) {
     background =
         STEPSTONE_TRY(guarded(*handler, [&] { return handler->begin_save(args, writer); }));
+    handler_name = handler->recorded_name(args);
     return background ? Result<void>() : check_written();
   }
 
@@ -99,7 +101,7 @@ struct CheckpointPlan::Item {
 
   Result<void> put(StepWriter& step_writer, const StorageOptions& storage) {
     is_put = true;
-    return writer.plan_->put(step_writer, writer.name(), handler->type_name(),
+    return writer.plan_->put(step_writer, writer.name(), handler_name,
                              storage.compression_rules, writer.custom_metadata_);
   }
 };
@@ -132,7 +134,7 @@ Result<CheckpointPlan> CheckpointPlan::make(std::uint64_t step, const args::Chec
     const AnyValue save_args = with_arguments(value, name, registry);
     plan.items_.push_back(
         {STEPSTONE_TRY_CONTEXT(registry.for_save(name, save_args), item_name(step, name)),
-         ItemWriter(step, name), BackgroundSave()});
+         ItemWriter(step, name), BackgroundSave(), {}});
     STEPSTONE_TRY(named(plan.items_.back().begin(save_args), item_name(step, name)));
   }
   return plan;

@@ -51,6 +51,9 @@ class HeldStep {
   Result<ItemMetadata> item_metadata(const std::string& item) const;
   std::optional<Tree> metrics() const;  // nullopt: it was saved without.
 
+  // For the library's use.
+  const StepReader& reader() const { return *reader_; }
+
  private:
   std::unique_ptr<SharedStore> store_;  // Goes last.
   std::shared_ptr<const StepReader> reader_;

@@ -41,9 +41,9 @@ Result<void> CheckpointManager::Impl::prepare() {
   return store_->set_custom_metadata(setup_.root_metadata);
 }
 
-Result<void> CheckpointManager::Impl::wait_until_finished() {
+Result<void> CheckpointManager::Impl::wait_until_finished(SaveQueue::Timeout timeout) {
   const std::scoped_lock call(call_mutex_);
-  STEPSTONE_TRY(queue_.wait_until_empty());
+  STEPSTONE_TRY(queue_.wait_until_empty(timeout));
   return check_for_errors();
 }
 
@@ -71,6 +71,11 @@ Result<std::shared_ptr<const StepReader>> CheckpointManager::Impl::read_step(
   const std::scoped_lock call(call_mutex_);
   STEPSTONE_TRY(check_open());
   STEPSTONE_TRY(queue_.wait_until_empty());
+  return read_committed(step);
+}
+
+Result<std::shared_ptr<const StepReader>> CheckpointManager::Impl::read_committed(
+    std::optional<std::uint64_t> step) {
   if (!step) {
     const std::vector<std::uint64_t> steps = all_steps();
     if (steps.empty()) {
@@ -79,11 +84,12 @@ Result<std::shared_ptr<const StepReader>> CheckpointManager::Impl::read_step(
     }
     step = steps.back();
   }
+  const std::scoped_lock lock(state_mutex_);
+  STEPSTONE_TRY(check_open());
   return store_->read_step(*step);
 }
 
-Result<HeldStep> CheckpointManager::Impl::hold(std::optional<std::uint64_t> step) {
-  auto reader = STEPSTONE_TRY(read_step(step));
+Result<HeldStep> CheckpointManager::Impl::hold(std::shared_ptr<const StepReader> reader) {
   std::unique_ptr<SharedStore> share;
   {
     const std::scoped_lock lock(state_mutex_);

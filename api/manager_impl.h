@@ -36,12 +36,20 @@ class CheckpointManager::Impl {
                     const SaveOptions& options);
   bool should_save(std::uint64_t step);
 
-  Result<void> wait_until_finished();
+  Result<void> wait_until_finished() {
+    return wait_until_finished(options_.async_options.timeout);
+  }
+  Result<void> wait_until_finished(SaveQueue::Timeout timeout);
   Result<void> check_for_errors() { return queue_.take_error(); }
   bool is_saving_in_progress() const { return !queue_.is_empty(); }
 
   Result<AnyValue> restore(std::optional<std::uint64_t> step, const args::CheckpointArgs& args);
-  Result<HeldStep> hold(std::optional<std::uint64_t> step);
+  Result<HeldStep> hold(std::optional<std::uint64_t> step) {
+    return hold(STEPSTONE_TRY(read_step(step)));
+  }
+  Result<HeldStep> hold_committed(std::optional<std::uint64_t> step) {
+    return hold(STEPSTONE_TRY(read_committed(step)));
+  }
 
   std::vector<std::uint64_t> all_steps() const;
   std::optional<std::uint64_t> best_step();
@@ -76,6 +84,8 @@ class CheckpointManager::Impl {
   Result<void> check_open() const;
   Result<void> check_items(const std::string& what, const args::CheckpointArgs& args) const;
   Result<std::shared_ptr<const StepReader>> read_step(std::optional<std::uint64_t> step);
+  Result<std::shared_ptr<const StepReader>> read_committed(std::optional<std::uint64_t> step);
+  Result<HeldStep> hold(std::shared_ptr<const StepReader> reader);
   // Before anything can fail that would leave it decided.
   void settle_mode(bool is_composite);
 

@@ -15,18 +15,18 @@ SaveQueue::SaveQueue(std::string name, std::uint64_t capacity_bytes, Timeout tim
 SaveQueue::~SaveQueue() { end_worker(); }
 
 template <typename Condition>
-Result<double> SaveQueue::wait(std::unique_lock<std::mutex>& lock, Condition is_met,
-                               std::string_view what) {
+Result<double> SaveQueue::wait(std::unique_lock<std::mutex>& lock, Timeout timeout,
+                               Condition is_met, std::string_view what) {
   if (is_met()) return 0;
   const Clock::time_point begun = Clock::now();
-  if (!timeout_) {
+  if (!timeout) {
     changed_.wait(lock, is_met);
-  } else if (!changed_.wait_for(lock, *timeout_, is_met)) {
+  } else if (!changed_.wait_for(lock, *timeout, is_met)) {
     return fail(ErrorCode::kBusy,
                 fmt::format("{}: step {} is still being saved after {:.3g} s, and {}; it goes on: "
                             "try again, or raise async_options.timeout",
                             name_, saves_.front().info.step,
-                            std::chrono::duration<double>(*timeout_).count(), what));
+                            std::chrono::duration<double>(*timeout).count(), what));
   }
   return std::chrono::duration<double>(Clock::now() - begun).count();
 }
@@ -37,7 +37,7 @@ Result<double> SaveQueue::wait_for_room(std::uint64_t size_bytes) {
     return saves_.empty() ||
            (size_bytes_ <= capacity_bytes_ && size_bytes <= capacity_bytes_ - size_bytes_);
   };
-  return wait(lock, has_room, "there is no room for another save");
+  return wait(lock, timeout_, has_room, "there is no room for another save");
 }
 
 void SaveQueue::push(Save save) {
@@ -56,10 +56,10 @@ void SaveQueue::push(Save save) {
   }
 }
 
-Result<void> SaveQueue::wait_until_empty() {
+Result<void> SaveQueue::wait_until_empty(Timeout timeout) {
   std::unique_lock lock(mutex_);
   STEPSTONE_TRY(wait(
-      lock, [&] { return saves_.empty(); }, "the wait for it was given up"));
+      lock, timeout, [&] { return saves_.empty(); }, "the wait for it was given up"));
   return {};
 }
 

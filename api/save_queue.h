@@ -44,7 +44,9 @@ class SaveQueue {
   // Where no thread can be had, the save is finished before this returns.
   void push(Save save);
 
-  Result<void> wait_until_empty();  // kBusy.
+  Result<void> wait_until_empty() { return wait_until_empty(timeout_); }  // kBusy.
+  // With another timeout than the queue's.
+  Result<void> wait_until_empty(Timeout timeout);
   bool is_empty() const;
   bool contains(std::uint64_t step) const;
   std::vector<CheckpointInfo> saves() const;  // In the order in which they will be finished.
@@ -61,7 +63,8 @@ class SaveQueue {
   void work();
   void finish_front();
   template <typename Condition>
-  Result<double> wait(std::unique_lock<std::mutex>& lock, Condition is_met, std::string_view what);
+  Result<double> wait(std::unique_lock<std::mutex>& lock, Timeout timeout, Condition is_met,
+                      std::string_view what);
 
   const std::string name_;
   const std::uint64_t capacity_bytes_;

@@ -79,8 +79,21 @@ class Matcher {
     }
   }
 
+  // Whether the kinds of two containers need not be the same.
+  bool is_any_container(const Tree& stored, const Tree& target) const {
+    return args_.any_container && !stored.is_leaf() && !target.is_leaf();
+  }
+
+  // What a component is looked up by.
+  PathComponent label_of(const PathComponent& component) const {
+    if (!args_.any_container) return component;
+    const bool is_number = component.kind == PathComponent::Kind::kIndex ||
+                           component.kind == PathComponent::Kind::kIntegerKey;
+    return PathComponent::key(is_number ? std::to_string(component.number) : component.name);
+  }
+
   Tree match_node(const Tree& stored, const Tree& target) {
-    if (stored.kind() != target.kind()) {
+    if (stored.kind() != target.kind() && !is_any_container(stored, target)) {
       differ(fmt::format("the checkpoint has a {}, the target a {}", to_string(stored.kind()),
                          to_string(target.kind())));
       return {};
@@ -89,7 +102,7 @@ class Matcher {
       add_leaf(&target.leaf()).sources.push_back(number_of(stored));
       return target;
     }
-    if (stored.type_name() != target.type_name()) {
+    if (stored.type_name() != target.type_name() && !args_.any_container) {
       differ(fmt::format("the checkpoint has a '{}', the target a '{}'",
                          printable(stored.type_name()), printable(target.type_name())));
       return {};
@@ -99,11 +112,13 @@ class Matcher {
 
   Tree match_children(const Tree& stored, const Tree& target) {
     std::map<PathComponent, const Tree*> by_label;
-    for (const Tree::Child& child : stored.children()) by_label.emplace(child.label, &child.tree);
+    for (const Tree::Child& child : stored.children()) {
+      by_label.emplace(label_of(child.label), &child.tree);
+    }
     std::vector<Tree::Child> children;
     for (const Tree::Child& wanted : target.children()) {
       path_.push_back(wanted.label);
-      const auto found = by_label.extract(wanted.label);
+      const auto found = by_label.extract(label_of(wanted.label));
       if (!found.empty()) {
         children.push_back({wanted.label, match_node(*found.mapped(), wanted.tree)});
       } else if (args_.keep_missing) {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stepstone import _native
+from stepstone._leaves import dtype_name as dtype_name
 from stepstone._tree import flatten_with_paths, from_native, map_structure, to_native
 from stepstone.args import ArrayRestore, PyTreeRestore, StandardRestore
 from stepstone.errors import InvalidArgumentError, UnsupportedError
@@ -21,20 +22,6 @@ _CHUNK_SIZE_MAX = 16 << 20
 
 LeafSaveArgs = list[tuple[_native.Selector, _native.LeafSaveArgs]]
 Labels = tuple[_native.Label, ...]
-
-
-def dtype_name(dtype: Any) -> str:
-    """The name of a dtype of numpy, ml_dtypes, jax or torch, or its name itself.
-
-    >>> dtype_name(np.float32), dtype_name("bfloat16"), dtype_name(int)
-    ('float32', 'bfloat16', 'int64')
-    """
-    if isinstance(dtype, str) and dtype in _native.dtype_names():
-        return dtype
-    if type(dtype).__module__ == "torch":
-        return str(dtype).removeprefix("torch.")
-    inner = getattr(dtype, "dtype", None)  # jax.numpy.float32 has one.
-    return (inner if isinstance(inner, np.dtype) else np.dtype(dtype)).name
 
 
 def is_save_args(value: object) -> bool:
@@ -189,7 +176,12 @@ class _PyTreeRestorer:
             depth = self._subtree_depth()
             leaves = self._step.item_metadata(self._item).leaves
             paths = [leaf.labels[depth:] for leaf in leaves]
-        known = {_as_text(labels): labels for labels in paths}
+        # Options may stand at a node, such as a random key's, and are then for all leaves below it.
+        known = {
+            _as_text(labels[:depth]): labels[:depth]
+            for labels in paths
+            for depth in range(len(labels) + 1)
+        }
         absent = [labels for labels in self._leaf_args if labels not in known]
         if absent:
             raise InvalidArgumentError(
@@ -271,6 +263,12 @@ def _is_for_jax(args: Any) -> bool:
     return jax is not None and args.restore_type is jax.Array
 
 
+def _is_of_keys(dtype: Any) -> bool:
+    """Whether it is a dtype of jax's random keys, which are restored as they were saved."""
+    jax = sys.modules.get("jax")
+    return jax is not None and bool(jax.dtypes.issubdtype(dtype, jax.dtypes.extended))
+
+
 def _says_nothing(args: Any) -> bool:
     return args.restore_type is None and args.dtype is None and not hasattr(args, "global_shape")
 
@@ -279,7 +277,7 @@ def _leaf_restore_args(args: Any) -> _native.LeafRestoreArgs:
     is_strict = getattr(args, "strict", True)
     shape = getattr(args, "global_shape", None)
     return _native.LeafRestoreArgs(
-        dtype=None if args.dtype is None else dtype_name(args.dtype),
+        dtype=None if args.dtype is None or _is_of_keys(args.dtype) else dtype_name(args.dtype),
         allow_lossy_cast=getattr(args, "allow_lossy_cast", False),
         shape=None if shape is None else tuple(shape),
         pad=not is_strict,
@@ -295,11 +293,12 @@ def _target_leaf(leaf: Any, args: Any, stored: _native.LeafMetadata | None) -> A
         return args.restore_type
     # In Orbax the leaf itself means nothing where there are options, and may be any number.
     source = leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else stored
-    if source is None or source.dtype is None or source.shape is None:
+    if source is None or source.dtype is None or _is_of_keys(source.dtype):
         return leaf
     shape = getattr(args, "global_shape", None)
     dtype = source.dtype if args.dtype is None else args.dtype
-    return _native.AbstractArray(dtype_name(dtype), tuple(source.shape if shape is None else shape))
+    shape = tuple(source.shape if shape is None else shape)
+    return _native.AbstractArray(dtype_name(dtype), shape)
 
 
 def _finished(leaf: Any, args: Any) -> Any:
@@ -322,5 +321,5 @@ def _on_device(value: Any, sharding: Any) -> Any:
     import jax
 
     if sharding is None:
-        return jax.numpy.asarray(value)
+        return value if isinstance(value, jax.Array) else jax.numpy.asarray(value)
     return jax.device_put(value, sharding)

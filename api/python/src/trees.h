@@ -1,0 +1,57 @@
+#pragma once
+// Python objects as trees, and back.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/leaf_args.h"
+#include "api/tree.h"
+#include "native.h"
+
+namespace stepstone::python {
+
+// What one node of a tree was in Python: how a restore makes the same of it again.
+struct Origin {
+  enum class Kind : std::uint8_t {
+    kPlain,    // Made without help: a container, a scalar, numpy.ndarray.
+    kScalar,   // A numpy scalar: made of an array of rank 0.
+    kFinish,   // A leaf whose value goes through `call`.
+    kRebuild,  // A container that `call` makes of its children.
+  };
+  Kind kind = Kind::kPlain;
+  nb::object object;  // Of a leaf: the caller's, whose memory the tree may borrow.
+  nb::object call;
+};
+
+// A tree and, where it was made of Python objects, the origin of each of its nodes in preorder.
+struct PythonTree {
+  Tree tree;
+  std::vector<Origin> origins;
+  std::vector<nb::object> kept;  // What the hook made, whose memory the tree may borrow.
+};
+
+// As _native.pyi says of Tree.from_python. With the GIL.
+PythonTree from_python(nb::handle value, nb::handle hook);
+// As Tree.to_python; `make_node` and `like` may be null. With the GIL.
+nb::object to_python(const Tree& tree, nb::handle make_node, const PythonTree* like);
+nb::object leaf_to_python(const Leaf& leaf);
+
+nb::object label_to_python(const PathComponent& label);
+
+// A path by its labels as Python has them: a string is a key or an attribute, a number a position
+// or a key. kNotFound: `tree` has no such node.
+Result<LeafPath> path_of(const Tree& tree, nb::handle labels);
+
+// numpy's C interface, once per process. Raises ImportError.
+void import_numpy();
+// A new array of rank 0 or more that refers to the bytes of `array` and shares in them.
+nb::object numpy_array(const Array& array);
+// An Array that borrows a numpy.ndarray's memory; nullopt: its dtype is none of ours.
+std::optional<Array> borrow_numpy(nb::handle array);
+bool is_numpy_array(nb::handle value);
+bool is_numpy_scalar(nb::handle value);
+// Elements of 2 or 4 bits, one per byte, packed.
+Array pack(const Array& unpacked, DType dtype);
+
+}  // namespace stepstone::python
