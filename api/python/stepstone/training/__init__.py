@@ -1,0 +1,28 @@
+"""The checkpoints of a training run, in the newer style.
+
+>>> import numpy as np, tempfile
+>>> from stepstone import training
+>>> every_second = training.save_decision_policies.FixedIntervalPolicy(2)
+>>> with training.Checkpointer(tempfile.mkdtemp(), save_decision_policy=every_second) as checkpointer:
+...     [checkpointer.save(step, {"w": np.full(2, step)}) for step in range(4)]
+...     checkpointer.latest.step
+...     checkpointer.load()
+[True, False, True, False]
+2
+{'w': array([2, 2])}
+"""
+
+from __future__ import annotations
+
+from stepstone.training import errors, preservation_policies, save_decision_policies
+from stepstone.training.checkpointer import Checkpointer
+from stepstone.training.metadata import CheckpointMetadata, RootMetadata
+
+__all__ = [
+    "CheckpointMetadata",
+    "Checkpointer",
+    "RootMetadata",
+    "errors",
+    "preservation_policies",
+    "save_decision_policies",
+]

@@ -1,0 +1,585 @@
+"""`training.Checkpointer`: the steps of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from stepstone import _exit, _json, _native
+from stepstone._background import AsyncResponse, BackgroundWork, in_background
+from stepstone._deletion import check_deletable_name, items_without, replace_step
+from stepstone._files import as_path
+from stepstone._policies import plain_metrics
+from stepstone.checkpoint_metadata import PyTreeMetadata
+from stepstone.checkpointables import AUTO_NAME, STATE_NAME, build_items, describe_item, load_item
+from stepstone.context import Context, get_context
+from stepstone.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    StepAlreadyExistsError,
+    StepNotFoundError,
+)
+from stepstone.functions import (
+    PathLike,
+    check_loadable_name,
+    load_items,
+    step_facts,
+    target_of,
+    tree_name,
+)
+from stepstone.training import save_decision_policies
+from stepstone.training._save import StepSave
+from stepstone.training.metadata import CheckpointMetadata, RootMetadata
+
+_Step = int | CheckpointMetadata[Any]
+
+
+class Checkpointer:
+    """Saves and loads the steps of a run, and decides which to save and which to keep.
+
+    Use it in a `with` statement, which waits for saves in the background and raises their errors.
+    One save is under way at a time. Methods may be called from any thread.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where the run is; made if it is not there. `CheckpointManager` reads and writes the same
+        runs, also at the same time in the same process.
+    context : Context, optional
+        Options for all calls that are not made inside another `Context`. Without it: those of the
+        context in which the Checkpointer is made.
+    save_decision_policy : SaveDecisionPolicy, optional
+        Which steps `save` saves. Without it: the first, then whenever none is being saved, and when
+        the process is about to be ended.
+    preservation_policy : PreservationPolicy, optional
+        Which steps stay when another one is saved; the one that is saved always does. Without it:
+        all.
+    step_name_format : NameFormat, optional
+        How a step is shown in paths; in the store it is a number.
+    custom_metadata : dict, optional
+        Whatever JSON can hold, stored with the run; only the first Checkpointer of a run stores it.
+    cleanup_tmp_directories : bool
+        No effect: an interrupted save leaves no directory.
+    lightweight_initialize : bool
+        No effect: opening reads one small record per step.
+    logger : AbstractLogger, optional
+        Its `log_entry` is called with a dict after each load and save.
+    """
+
+    def __init__(
+        self,
+        directory: PathLike,
+        *,
+        context: Context | None = None,
+        save_decision_policy: Any = None,
+        preservation_policy: Any = None,
+        step_name_format: Any = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+        cleanup_tmp_directories: bool = False,
+        lightweight_initialize: bool = False,
+        logger: Any = None,
+    ) -> None:
+        from stepstone.options import AsyncOptions, CheckpointManagerOptions
+
+        self._context = Context(context or get_context())
+        self._logger = logger
+        path = os.fspath(directory)
+        if save_decision_policy is None:
+            save_decision_policy = save_decision_policies.AnySavePolicy(
+                [
+                    save_decision_policies.InitialSavePolicy(),
+                    save_decision_policies.ContinuousCheckpointingPolicy(),
+                    save_decision_policies.PreemptionCheckpointingPolicy(),
+                ]
+            )
+        options = CheckpointManagerOptions(
+            save_decision_policy=save_decision_policy,
+            preservation_policy=preservation_policy,
+            step_name_format=step_name_format,
+            async_options=AsyncOptions(
+                timeout_secs=self._context.asynchronous.timeout_secs,
+                post_finalization_callback=self._context.asynchronous.post_finalization_callback,
+            ),
+        )
+        self._manager = _native.Manager(
+            path, options.to_native(), _json.custom_metadata(custom_metadata, path)
+        )
+        self._step_name_format = step_name_format
+        self._last_save: StepSave | None = None
+        self._deletion: BackgroundWork[bool] | None = None
+        _exit.close_at_exit(self)
+
+    @property
+    def directory(self) -> Any:
+        """The run's directory."""
+        return as_path(self._manager.directory)
+
+    @property
+    def latest(self) -> CheckpointMetadata[None] | None:
+        """The newest step that is durable, or None."""
+        while (step := self._manager.latest_step()) is not None:
+            found = self._describe(step)
+            if found is not None:
+                return found
+        return None
+
+    @property
+    def checkpoints(self) -> Sequence[CheckpointMetadata[None]]:
+        """The steps that are durable, ascending, with their times and metrics."""
+        found = [self._describe(step) for step in self._manager.all_steps()]
+        return [checkpoint for checkpoint in found if checkpoint is not None]
+
+    def should_save(self, step: int) -> bool:
+        """Whether `save` would save the step, by the save decision policy."""
+        return self._manager.should_save(_number(step))
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        checkpointable_name: str = STATE_NAME,
+        force: bool = False,
+        overwrite: bool = False,
+        metrics: Mapping[str, Any] | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Saves a tree, if the policy says so; durable when it returns True.
+
+        Parameters
+        ----------
+        step : int
+        state, checkpointable_name
+            As `stepstone.save`.
+        force : bool
+            Save whatever the policy says.
+        overwrite : bool
+            Replace the step if it is there, atomically.
+        metrics, custom_metadata : dict, optional
+            Whatever JSON can hold, stored with the step; policies see the metrics.
+
+        Returns
+        -------
+        bool
+            Whether it was saved.
+
+        Raises
+        ------
+        StepAlreadyExistsError
+            The step is there, and `overwrite` is False. A FileExistsError and a ValueError.
+        ValueError, OSError
+            As `stepstone.save`; the steps are as they were. Or the error of a save in the
+            background before, whose response nobody has asked; then this one has not begun.
+        """
+        return self.save_checkpointables(
+            step,
+            {checkpointable_name: state},
+            force=force,
+            overwrite=overwrite,
+            metrics=metrics,
+            custom_metadata=custom_metadata,
+        )
+
+    def save_async(
+        self,
+        step: int,
+        state: Any,
+        *,
+        checkpointable_name: str = STATE_NAME,
+        force: bool = False,
+        overwrite: bool = False,
+        metrics: Mapping[str, Any] | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncResponse[bool] | None:
+        """As `save`, but writes in the background; see `stepstone.save_async`.
+
+        Returns
+        -------
+        AsyncResponse or None
+            None: the policy said no.
+        """
+        return self.save_checkpointables_async(
+            step,
+            {checkpointable_name: state},
+            force=force,
+            overwrite=overwrite,
+            metrics=metrics,
+            custom_metadata=custom_metadata,
+        )
+
+    def save_checkpointables(
+        self,
+        step: int,
+        checkpointables: Mapping[str, Any],
+        *,
+        force: bool = False,
+        overwrite: bool = False,
+        metrics: Mapping[str, Any] | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """As `save`, of several objects; see `stepstone.save_checkpointables`."""
+        response = self.save_checkpointables_async(
+            step,
+            checkpointables,
+            force=force,
+            overwrite=overwrite,
+            metrics=metrics,
+            custom_metadata=custom_metadata,
+        )
+        return response is not None and response.result()
+
+    def save_checkpointables_async(
+        self,
+        step: int,
+        checkpointables: Mapping[str, Any],
+        *,
+        force: bool = False,
+        overwrite: bool = False,
+        metrics: Mapping[str, Any] | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncResponse[bool] | None:
+        """As `save_checkpointables`, but writes in the background; see `save_async`."""
+        with self._entered():
+            get_context().check_layout()
+            step = _number(step)
+            what = f"step {step}"
+            items = build_items(checkpointables)
+            self._wait_for_deletion()
+            if not overwrite and self._has(step):
+                raise StepAlreadyExistsError(
+                    f"step {step} is in {self._manager.directory} already: set overwrite, or save "
+                    "another step"
+                )
+            # The policy is asked before the save that is under way is waited for, since some
+            # policies say no while one is. Where should_save() says no, save() is asked, too:
+            # it raises what a policy raises.
+            is_wanted = force or self._manager.should_save(step)
+            if is_wanted:
+                self._wait_for_save()
+            is_saved = self._manager.save(
+                step,
+                items,
+                is_single=False,
+                metrics=None if metrics is None else _json.dumps(plain_metrics(metrics)),
+                custom_metadata=_json.custom_metadata(custom_metadata, what),
+                force=is_wanted,
+                overwrite=overwrite,
+            )
+            if not is_saved:
+                return None
+            self._last_save = StepSave(self._manager, step, self._log_save)
+            return self._last_save
+
+    def load(
+        self,
+        step: _Step | None = None,
+        abstract_state: Any = None,
+        *,
+        checkpointable_name: str = STATE_NAME,
+    ) -> Any:
+        """Loads a tree.
+
+        Parameters
+        ----------
+        step : int or CheckpointMetadata, optional
+            Without it: the newest. Saves in the background are waited for.
+        abstract_state, checkpointable_name
+            As `stepstone.load`.
+
+        Raises
+        ------
+        StepNotFoundError
+            There is no such step, or none at all. A FileNotFoundError.
+        KeyError
+            The step has no tree of this name.
+        ValueError
+            As `stepstone.load`.
+        """
+        check_loadable_name(checkpointable_name)
+        with self._entered(), self._opened(step) as opened:
+            name = tree_name(opened, None, checkpointable_name)
+            return load_item(opened, name, target_of(abstract_state))
+
+    def load_async(
+        self,
+        step: _Step | None = None,
+        abstract_state: Any = None,
+        *,
+        checkpointable_name: str = STATE_NAME,
+    ) -> AsyncResponse[Any]:
+        """As `load`, on a thread of its own. Every error is raised by the response's `result()`."""
+        return in_background(
+            lambda: self.load(step, abstract_state, checkpointable_name=checkpointable_name),
+            f"loading from {self._manager.directory}",
+        )
+
+    def load_checkpointables(
+        self, step: _Step | None = None, abstract_checkpointables: Any = None
+    ) -> dict[str, Any]:
+        """As `load`, of several objects; see `stepstone.load_checkpointables`."""
+        with self._entered(), self._opened(step) as opened:
+            return load_items(opened, target_of(abstract_checkpointables))
+
+    def load_checkpointables_async(
+        self, step: _Step | None = None, abstract_checkpointables: Any = None
+    ) -> AsyncResponse[dict[str, Any]]:
+        """As `load_checkpointables`, on a thread of its own; see `load_async`."""
+        return in_background(
+            lambda: self.load_checkpointables(step, abstract_checkpointables),
+            f"loading from {self._manager.directory}",
+        )
+
+    def metadata(self, step: _Step | None = None) -> CheckpointMetadata[PyTreeMetadata]:
+        """What is known of a step's tree without its arrays being read; see `stepstone.metadata`."""
+        with self._entered(), self._held(step) as held:
+            return self._facts(held, describe_item(held, tree_name(held, None, AUTO_NAME)))
+
+    def checkpointables_metadata(
+        self, step: _Step | None = None
+    ) -> CheckpointMetadata[dict[str, Any]]:
+        """As `metadata`, of all objects by name."""
+        with self._entered(), self._held(step) as held:
+            return self._facts(
+                held, {name: describe_item(held, name) for name in held.item_handlers()}
+            )
+
+    def root_metadata(self) -> RootMetadata:
+        """What is stored with the run."""
+        found = self._manager.root_metadata()
+        return RootMetadata(
+            directory=self.directory, custom_metadata=_json.loads(found) if found else {}
+        )
+
+    def delete(
+        self,
+        step: _Step,
+        *,
+        checkpointable_name: str | None = None,
+        missing_ok: bool = False,
+    ) -> bool:
+        """Deletes a step, or one object of it, whatever the preservation policy says. Atomic.
+
+        Without an object it is one small commit; with one, the others are saved again: see
+        `stepstone.delete`. Waits for the save or deletion under way.
+
+        Parameters
+        ----------
+        step : int or CheckpointMetadata
+        checkpointable_name : str, optional
+            The object.
+        missing_ok : bool
+            Whether the step, or the object, need not be there.
+
+        Returns
+        -------
+        bool
+            Whether something was deleted.
+
+        Raises
+        ------
+        StepNotFoundError, FileNotFoundError
+            It is not there, and `missing_ok` is False.
+        ValueError
+            The name cannot be one, or is that of the only object.
+        """
+        response = self.delete_async(
+            step, checkpointable_name=checkpointable_name, missing_ok=missing_ok
+        )
+        self._wait_for_deletion()
+        return response.result()
+
+    def delete_async(
+        self,
+        step: _Step,
+        *,
+        checkpointable_name: str | None = None,
+        missing_ok: bool = False,
+    ) -> AsyncResponse[bool]:
+        """As `delete`, on a thread of its own; later saves and deletions wait for it."""
+        number = _number(step)
+        if checkpointable_name is not None:
+            check_deletable_name(checkpointable_name)
+        self.wait()
+        if not missing_ok and number not in self._manager.all_steps():
+            raise StepNotFoundError(f"there is no step {number} in {self._manager.directory}")
+        self._deletion = in_background(
+            lambda: self._delete(number, checkpointable_name, missing_ok),
+            f"deleting step {number}",
+        )
+        return self._deletion
+
+    def cancel(self, step: _Step | None = None) -> None:
+        """Takes back the save that is under way, and `step` if given.
+
+        A save is over in the time of one write: it is waited for, and then its step is deleted. A
+        step that it was to replace is gone, too.
+        """
+        save = self._last_save
+        doomed = {_number(step)} if step is not None else set()
+        if save is not None and not save.done():
+            doomed.add(save.step)
+            with contextlib.suppress(Exception):  # Of a save that nobody wants any more.
+                save.result()
+        for number in doomed:
+            self.delete(number, missing_ok=True)
+
+    def reload(self) -> None:
+        """Looks for steps that another process has saved or deleted."""
+        self._wait_for_deletion()
+        self._manager.reload()
+
+    def is_saving_in_progress(self) -> bool:
+        """Whether a save is under way."""
+        return self._manager.is_saving_in_progress()
+
+    def wait(self) -> None:
+        """Waits for the save and the deletion under way, and raises an error that nobody has seen."""
+        self._wait_for_deletion()
+        self._wait_for_save()
+
+    def close(self) -> None:
+        """As `wait`; every later call is a ClosedError. May be called again."""
+        _exit.forget(self)
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"training.Checkpointer({self._manager.directory!r})"
+
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        """In the context of the caller or, where there is none, in that of this object."""
+        context = get_context(self._context)
+        with context:
+            yield
+
+    def _has(self, step: int) -> bool:
+        save = self._last_save
+        is_under_way = save is not None and save.step == step and not save.done()
+        return is_under_way or step in self._manager.all_steps()
+
+    def _delete(self, step: int, name: str | None, missing_ok: bool) -> bool:
+        try:
+            if name is None:
+                self._manager.delete_step(step)
+                return True
+            held = self._manager.hold_committed(step)
+        except NotFoundError as error:
+            if missing_ok:
+                return False
+            raise StepNotFoundError(str(error)) from error
+        try:
+            items = items_without(held, name, missing_ok)
+            if items:
+                replace_step(self._manager, held.metadata(), items)
+                self._manager.wait_until_finished()
+            return bool(items)
+        finally:
+            held.release()
+
+    def _wait_for_deletion(self) -> None:
+        deletion, self._deletion = self._deletion, None
+        if deletion is not None:
+            deletion.result()
+
+    def _wait_for_save(self) -> None:
+        if self._last_save is not None:
+            self._last_save.raise_unseen_error()
+
+    @contextlib.contextmanager
+    def _held(self, step: _Step | None) -> Iterator[_native.Step]:
+        """The step, without waiting for saves."""
+        number = None if step is None else _number(step)
+        held = self._manager.hold_committed(number)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    @contextlib.contextmanager
+    def _opened(self, step: _Step | None) -> Iterator[_native.Step]:
+        """The step, for a load."""
+        begun = time.time()
+        number = None if step is None else _number(step)
+        self._wait_for_deletion()
+        if self._last_save is not None:
+            with contextlib.suppress(Exception):  # The next save, or wait(), raises it.
+                self._last_save.finish()
+        held = self._manager.hold(number)
+        try:
+            yield held
+            self._log("restore", held.step, time.time() - begun)
+        finally:
+            held.release()
+
+    def _describe(self, step: int) -> CheckpointMetadata[None] | None:
+        try:
+            held = self._manager.hold_committed(step)
+        except NotFoundError:  # Retired since it was listed.
+            return None
+        try:
+            return self._facts(held, None)
+        finally:
+            held.release()
+
+    def _facts(self, held: _native.Step, metadata: Any) -> CheckpointMetadata[Any]:
+        metrics = held.metadata().metrics
+        name = self._manager.step_name(held.step)
+        return CheckpointMetadata(
+            held.step,
+            as_path(os.path.join(self._manager.directory, name)),
+            metadata=metadata,
+            metrics=_json.loads(metrics) if metrics else None,
+            **step_facts(held),
+        )
+
+    def _log_save(self) -> None:
+        found = self._manager.last_save_statistics()
+        if found is not None:
+            self._log("save", found.step, found.total_s)
+
+    def _log(self, event: str, step: int, duration_s: float) -> None:
+        if self._logger is not None:
+            self._logger.log_entry(
+                {
+                    "event": event,
+                    "step": step,
+                    "directory": self._manager.directory,
+                    "duration_s": duration_s,
+                }
+            )
+
+
+def _number(step: _Step) -> int:
+    """The number of a step.
+
+    Raises
+    ------
+    TypeError
+        It is none.
+    ValueError
+        It is negative.
+    """
+    number = step.step if isinstance(step, CheckpointMetadata) else step
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise TypeError(f"a step has to be an int, not {step!r}")
+    if number < 0:
+        raise InvalidArgumentError(f"step {number} is negative")
+    return int(number)

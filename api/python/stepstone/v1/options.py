@@ -1,0 +1,35 @@
+"""Options of a `Context`."""
+
+from __future__ import annotations
+
+from stepstone.context import (
+    ArrayOptions,
+    AsyncOptions,
+    AtomicityOptions,
+    CheckpointablesOptions,
+    CheckpointLayout,
+    DeletionOptions,
+    FileOptions,
+    MemoryOptions,
+    MultiprocessingOptions,
+    PathwaysOptions,
+    PyTreeOptions,
+    SafetensorsOptions,
+)
+from stepstone.options import AtomicityMode
+
+__all__ = [
+    "ArrayOptions",
+    "AsyncOptions",
+    "AtomicityMode",
+    "AtomicityOptions",
+    "CheckpointLayout",
+    "CheckpointablesOptions",
+    "DeletionOptions",
+    "FileOptions",
+    "MemoryOptions",
+    "MultiprocessingOptions",
+    "PathwaysOptions",
+    "PyTreeOptions",
+    "SafetensorsOptions",
+]
