@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from stepstone import _native
 from stepstone._files import FileItemHandler
@@ -12,9 +12,9 @@ from stepstone.args import arguments_of
 from stepstone.errors import CorruptError
 from stepstone.registry import HandlerRegistry
 
-ItemContent = tuple[
-    _native.Tree, list[tuple[_native.Selector, _native.LeafSaveArgs]], "str | None"
-]
+ItemContent: TypeAlias = (
+    "tuple[_native.Tree, list[tuple[_native.Selector, _native.LeafSaveArgs]], str | None]"
+)
 
 
 class CheckpointHandler(abc.ABC):

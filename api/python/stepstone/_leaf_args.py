@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,8 +20,8 @@ _logger = logging.getLogger("stepstone")
 _CHUNK_SIZE_MIN = 4 << 10
 _CHUNK_SIZE_MAX = 16 << 20
 
-LeafSaveArgs = list[tuple[_native.Selector, _native.LeafSaveArgs]]
-Labels = tuple[_native.Label, ...]
+LeafSaveArgs: TypeAlias = "list[tuple[_native.Selector, _native.LeafSaveArgs]]"
+Labels = tuple[str | int, ...]
 
 
 def is_save_args(value: object) -> bool:

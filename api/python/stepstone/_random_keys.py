@@ -9,6 +9,7 @@ import numpy as np
 
 from stepstone import _native
 from stepstone._handler import ItemContent, ItemHandler, field_of, read_content
+from stepstone.args import JaxRandomKeyRestore
 from stepstone.errors import MismatchError, UnsupportedError
 
 # In the state of a key of jax.
@@ -29,13 +30,16 @@ class _RandomKeyHandler(ItemHandler):
         content = read_content(step, item)
         algorithm: str = field_of(content, "algorithm", str, step, item)
         state = field_of(content, "state", object, step, item)
-        if isinstance(state, dict) and _KEY_DATA in state:
+        is_of_jax = isinstance(state, dict) and _KEY_DATA in state
+        if args is not None and is_of_jax != isinstance(args, JaxRandomKeyRestore):
+            raise MismatchError(
+                f"step {step.step} item '{item}' is the state of a generator of "
+                f"{'jax' if is_of_jax else 'numpy'} ('{algorithm}'), which {type(args).__name__} "
+                "is not for"
+            )
+        if is_of_jax:
             return _jax_key(algorithm, state, getattr(args, "restore_args", None), item)
-        self.check(step, item, algorithm)
         return state
-
-    def check(self, step: _native.Step, item: str, algorithm: str) -> None:
-        """Raises if a state that is not of jax is not what the handler is for."""
 
 
 class JaxRandomKeyCheckpointHandler(_RandomKeyHandler):
@@ -60,12 +64,6 @@ class JaxRandomKeyCheckpointHandler(_RandomKeyHandler):
         algorithm = jax.random.key_impl(key) if is_typed else jax.config.jax_default_prng_impl
         data = np.asarray(jax.random.key_data(key))
         return self._content(str(algorithm), {_KEY_DATA: data, _IS_TYPED: is_typed})
-
-    def check(self, step: _native.Step, item: str, algorithm: str) -> None:
-        raise MismatchError(
-            f"step {step.step} item '{item}' is the state of a generator of '{algorithm}', not a "
-            "random key of jax: restore it with args.NumpyRandomKeyRestore"
-        )
 
 
 class NumpyRandomKeyCheckpointHandler(_RandomKeyHandler):

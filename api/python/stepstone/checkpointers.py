@@ -523,7 +523,7 @@ checkpoint_metadata_store, temporary_path_class
         args = state if is_checkpoint_args(state) else StandardSave(state, save_args)
         super().save(directory, args=args, force=force, custom_metadata=custom_metadata)
 
-    def restore(  # type: ignore[override]
+    def restore(
         self, directory: Any, target: Any = None, *, strict: bool = True
     ) -> Any:
         """Restores a tree; see `Checkpointer.restore` and `StandardRestore`."""

@@ -125,8 +125,10 @@ def register_with_handler(
 
 
 def _replace_handler(name: str, known: type, new: type) -> None:
-    if issubclass(new, known):
-        return  # It stores in its base's form, which stays the one that is found by the name.
+    # Those that store in one form share its name: a class and what derives from it, or both handlers
+    # for random keys.
+    if issubclass(new, known) or getattr(new, "recorded_name", None) == name:
+        return
     # A module that is loaded again, or a cell that is run again, defines its class again.
     if (known.__module__, known.__qualname__) != (new.__module__, new.__qualname__):
         raise InvalidArgumentError(
