@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,9 +24,13 @@ from stepstone.handlers import JsonCheckpointHandler, ProtoCheckpointHandler
 from stepstone.registry import DEFAULT_ITEM
 from stepstone.stateful import StatefulCheckpointable, typestr, with_files, written_files
 
+if TYPE_CHECKING:
+    _Content = tuple[
+        _native.Tree, Sequence[tuple[_native.Selector, _native.LeafSaveArgs]], str | None
+    ]
+
 __all__ = ["JsonHandler", "ProtoHandler", "PyTreeHandler", "StatefulCheckpointableHandler"]
 
-_LeafSaveArgs = Sequence[tuple[_native.Selector, _native.LeafSaveArgs]]
 
 # Within a directory that was given to one of the coroutines.
 _STORE_NAME = "checkpointable"
@@ -40,7 +44,7 @@ class TreeHandler:
     recorded: ClassVar[str]  # The name under which its items are saved.
     restores: ClassVar[tuple[str, ...]]  # The names of those that it loads.
 
-    def to_tree(self, checkpointable: Any) -> tuple[_native.Tree, _LeafSaveArgs, str | None]:
+    def to_tree(self, checkpointable: Any) -> _Content:
         """What a save of the native library takes of an item."""
         raise NotImplementedError
 
@@ -89,7 +93,7 @@ class PyTreeHandler(TreeHandler):
     recorded = "pytree"
     restores = ("pytree", "standard", "array")
 
-    def to_tree(self, checkpointable: Any) -> tuple[_native.Tree, _LeafSaveArgs, str | None]:
+    def to_tree(self, checkpointable: Any) -> _Content:
         return _tree.to_native(checkpointable), _leaf_save_args(checkpointable), None
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
@@ -138,7 +142,7 @@ class JsonHandler(TreeHandler):
     def __init__(self, filename: str | None = None) -> None:
         self._handler = JsonCheckpointHandler()
 
-    def to_tree(self, checkpointable: Any) -> tuple[_native.Tree, _LeafSaveArgs, str | None]:
+    def to_tree(self, checkpointable: Any) -> _Content:
         return self._handler.save_item(JsonSave(checkpointable))
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
@@ -172,7 +176,7 @@ class ProtoHandler(TreeHandler):
     def __init__(self, filename: str | None = None) -> None:
         self._handler = ProtoCheckpointHandler()
 
-    def to_tree(self, checkpointable: Any) -> tuple[_native.Tree, _LeafSaveArgs, str | None]:
+    def to_tree(self, checkpointable: Any) -> _Content:
         return self._handler.save_item(ProtoSave(checkpointable))
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
@@ -197,7 +201,7 @@ class StatefulCheckpointableHandler(TreeHandler):
     recorded = "stateful"
     restores = ("stateful",)
 
-    def to_tree(self, checkpointable: Any) -> tuple[_native.Tree, _LeafSaveArgs, str | None]:
+    def to_tree(self, checkpointable: Any) -> _Content:
         return written_files(checkpointable.save), (), None
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
@@ -224,7 +228,7 @@ class FileHandler(TreeHandler):
     def __init__(self, handler: Any) -> None:
         self._handler = handler
 
-    def to_tree(self, checkpointable: Any) -> tuple[_native.Tree, _LeafSaveArgs, str | None]:
+    def to_tree(self, checkpointable: Any) -> _Content:
         return written_files(lambda path: self._handler.save(path, checkpointable)), (), None
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:

@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepstone import _json, _native
+from stepstone import _held, _json, _native
 from stepstone._background import AsyncResponse, PendingSave, in_background
 from stepstone._deletion import delete, delete_async
 from stepstone._files import as_path
@@ -361,14 +361,12 @@ def _save_options(path: PathLike, custom_metadata: Mapping[str, Any] | None) -> 
 def opened(path: PathLike) -> Iterator[tuple[_native.Step, str | None]]:
     """The checkpoint at a path, and the item that the path names."""
     get_context().check_layout()
-    try:
-        step, item = _native.open_checkpoint(os.fspath(path))
-    except (NotFoundError, InvalidArgumentError) as error:
-        raise InvalidLayoutError(str(error)) from error
-    try:
-        yield step, item
-    finally:
-        step.release()
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(_held.opened(path))
+        except (NotFoundError, InvalidArgumentError) as error:
+            raise InvalidLayoutError(str(error)) from error
+        yield found
 
 
 def check_loadable_name(name: str | None) -> None:

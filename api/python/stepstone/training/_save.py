@@ -1,12 +1,16 @@
-"""The response of a step's save in the background."""
+"""A step's save in the background: its response, and what a logger is told of it."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from stepstone import _native
 from stepstone._background import BackgroundWork, in_background
+from stepstone._policies import Guard
+from stepstone._step_statistics import CommitStepStatistics
 from stepstone.errors import BusyError
 
 
@@ -19,16 +23,14 @@ class StepSave:
     ----------
     manager : _native.Manager
     step : int
-    on_saved : callable
-        Called once when the step is durable, on whatever thread has waited for it.
+    guard : Guard
+        Where exceptions of policies are kept.
     """
 
-    def __init__(
-        self, manager: _native.Manager, step: int, on_saved: Callable[[], object]
-    ) -> None:
+    def __init__(self, manager: _native.Manager, step: int, guard: Guard) -> None:
         self.step = step
         self._manager = manager
-        self._on_saved = on_saved
+        self._guard = guard
         self._lock = threading.Lock()
         self._is_settled = False
         self._error: Exception | None = None
@@ -70,10 +72,8 @@ class StepSave:
             except BusyError:
                 raise
             except Exception as error:
-                self._error = error
+                self._error = self._guard.take() or error
             self._is_settled = True
-        if self._error is None:
-            self._on_saved()
 
     def raise_unseen_error(self) -> None:
         """Waits for the save, and raises its error if nobody has been given it."""
@@ -95,3 +95,24 @@ class StepSave:
         if self._watcher is None:
             self._watcher = in_background(wait, f"the save of step {self.step}")
         return self._watcher
+
+
+def commit_entry(statistics: _native.SaveStatistics, directory: str) -> dict[str, Any]:
+    """What a logger is told when a step is durable."""
+    return dataclasses.asdict(
+        CommitStepStatistics(
+            step=statistics.step,
+            directory=directory,
+            synchronous=not statistics.is_async,
+            leaf_count=statistics.leaf_count,
+            thread_count=statistics.thread_count,
+            size_bytes=statistics.size_bytes,
+            stored_bytes=statistics.stored_bytes,
+            shared_bytes=statistics.shared_bytes,
+            wait_duration_secs=statistics.wait_s,
+            stall_duration_secs=statistics.stall_s,
+            write_duration_secs=statistics.write_s,
+            commit_duration_secs=statistics.commit_s,
+            total_duration_secs=statistics.total_s,
+        )
+    )

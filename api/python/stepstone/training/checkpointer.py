@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ from stepstone import _exit, _json, _native
 from stepstone._background import AsyncResponse, BackgroundWork, in_background
 from stepstone._deletion import check_deletable_name, items_without, replace_step
 from stepstone._files import as_path
-from stepstone._policies import plain_metrics
+from stepstone._policies import Guard, plain_metrics
+from stepstone._step_statistics import RestoreStepStatistics
 from stepstone.checkpoint_metadata import PyTreeMetadata
 from stepstone.checkpointables import AUTO_NAME, STATE_NAME, build_items, describe_item, load_item
 from stepstone.context import Context, get_context
@@ -22,6 +24,7 @@ from stepstone.errors import (
     NotFoundError,
     StepAlreadyExistsError,
     StepNotFoundError,
+    StepstoneError,
 )
 from stepstone.functions import (
     PathLike,
@@ -31,8 +34,11 @@ from stepstone.functions import (
     target_of,
     tree_name,
 )
+from stepstone.logging import StandardLogger
+from stepstone.options import AsyncOptions, CheckpointManagerOptions, StorageOptions
+from stepstone.step import standard_name_format
 from stepstone.training import save_decision_policies
-from stepstone.training._save import StepSave
+from stepstone.training._save import StepSave, commit_entry
 from stepstone.training.metadata import CheckpointMetadata, RootMetadata
 
 _Step = int | CheckpointMetadata[Any]
@@ -83,10 +89,9 @@ class Checkpointer:
         lightweight_initialize: bool = False,
         logger: Any = None,
     ) -> None:
-        from stepstone.options import AsyncOptions, CheckpointManagerOptions
-
         self._context = Context(context or get_context())
-        self._logger = logger
+        self._logger = StandardLogger() if logger is None else logger
+        self._guard = Guard()
         path = os.fspath(directory)
         if save_decision_policy is None:
             save_decision_policy = save_decision_policies.AnySavePolicy(
@@ -96,19 +101,25 @@ class Checkpointer:
                     save_decision_policies.PreemptionCheckpointingPolicy(),
                 ]
             )
+        asynchronous = self._context.asynchronous
+        is_compressed = self._context.array.saving.use_compression
         options = CheckpointManagerOptions(
             save_decision_policy=save_decision_policy,
             preservation_policy=preservation_policy,
             step_name_format=step_name_format,
             async_options=AsyncOptions(
-                timeout_secs=self._context.asynchronous.timeout_secs,
-                post_finalization_callback=self._context.asynchronous.post_finalization_callback,
+                timeout_secs=asynchronous.timeout_secs,
+                post_finalization_callback=asynchronous.post_finalization_callback,
             ),
+            storage=StorageOptions(compression="auto" if is_compressed else "none"),
+            on_save=lambda found: self._logger.log_entry(commit_entry(found, path)),
         )
         self._manager = _native.Manager(
-            path, options.to_native(), _json.custom_metadata(custom_metadata, path)
+            path,
+            options.to_native(guard=self._guard),
+            _json.custom_metadata(custom_metadata, path),
         )
-        self._step_name_format = step_name_format
+        self._step_name_format = step_name_format or standard_name_format()
         self._last_save: StepSave | None = None
         self._deletion: BackgroundWork[bool] | None = None
         _exit.close_at_exit(self)
@@ -246,7 +257,6 @@ class Checkpointer:
         with self._entered():
             get_context().check_layout()
             step = _number(step)
-            what = f"step {step}"
             items = build_items(checkpointables)
             self._wait_for_deletion()
             if not overwrite and self._has(step):
@@ -260,18 +270,23 @@ class Checkpointer:
             is_wanted = force or self._manager.should_save(step)
             if is_wanted:
                 self._wait_for_save()
-            is_saved = self._manager.save(
-                step,
-                items,
-                is_single=False,
-                metrics=None if metrics is None else _json.dumps(plain_metrics(metrics)),
-                custom_metadata=_json.custom_metadata(custom_metadata, what),
-                force=is_wanted,
-                overwrite=overwrite,
-            )
-            if not is_saved:
-                return None
-            self._last_save = StepSave(self._manager, step, self._log_save)
+            self._guard.take()
+            try:
+                is_saved = self._manager.save(
+                    step,
+                    items,
+                    is_single=False,
+                    metrics=None if metrics is None else _json.dumps(plain_metrics(metrics)),
+                    custom_metadata=_json.custom_metadata(custom_metadata, f"step {step}"),
+                    force=is_wanted,
+                    overwrite=overwrite,
+                )
+            except StepstoneError as error:
+                raised_by_policy = self._guard.take()
+                if raised_by_policy is not None:
+                    raise raised_by_policy from error
+                raise
+            self._last_save = StepSave(self._manager, step, self._guard) if is_saved else None
             return self._last_save
 
     def load(
@@ -516,18 +531,25 @@ class Checkpointer:
     @contextlib.contextmanager
     def _opened(self, step: _Step | None) -> Iterator[_native.Step]:
         """The step, for a load."""
-        begun = time.time()
         number = None if step is None else _number(step)
+        entry = RestoreStepStatistics(
+            directory=self._manager.directory, checkpoint_manager_start_time=time.time()
+        )
         self._wait_for_deletion()
         if self._last_save is not None:
             with contextlib.suppress(Exception):  # The next save, or wait(), raises it.
                 self._last_save.finish()
         held = self._manager.hold(number)
+        entry.step = held.step
+        entry.checkpointer_start_time = time.time()
         try:
             yield held
-            self._log("restore", held.step, time.time() - begun)
         finally:
             held.release()
+        ended = time.time()
+        entry.checkpointer_duration_secs = ended - entry.checkpointer_start_time
+        entry.checkpoint_manager_duration_secs = ended - (entry.checkpoint_manager_start_time or 0)
+        self._logger.log_entry(dataclasses.asdict(entry))
 
     def _describe(self, step: int) -> CheckpointMetadata[None] | None:
         try:
@@ -541,7 +563,7 @@ class Checkpointer:
 
     def _facts(self, held: _native.Step, metadata: Any) -> CheckpointMetadata[Any]:
         metrics = held.metadata().metrics
-        name = self._manager.step_name(held.step)
+        name = self._step_name_format.build_name(held.step)
         return CheckpointMetadata(
             held.step,
             as_path(os.path.join(self._manager.directory, name)),
@@ -549,22 +571,6 @@ class Checkpointer:
             metrics=_json.loads(metrics) if metrics else None,
             **step_facts(held),
         )
-
-    def _log_save(self) -> None:
-        found = self._manager.last_save_statistics()
-        if found is not None:
-            self._log("save", found.step, found.total_s)
-
-    def _log(self, event: str, step: int, duration_s: float) -> None:
-        if self._logger is not None:
-            self._logger.log_entry(
-                {
-                    "event": event,
-                    "step": step,
-                    "directory": self._manager.directory,
-                    "duration_s": duration_s,
-                }
-            )
 
 
 def _number(step: _Step) -> int:
