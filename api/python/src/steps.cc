@@ -117,7 +117,8 @@ void bind_metadata(nb::module_& module) {
       .def_ro("handler", &ItemMetadata::handler)
       .def_prop_ro("custom_metadata",
                    [](const ItemMetadata& self) -> std::optional<std::string> {
-                     if (self.custom_metadata.get_if<None>() != nullptr) return std::nullopt;
+                     // None means that there is none; a container is no None, although its leaf is.
+                     if (self.custom_metadata == Tree()) return std::nullopt;
                      return value_of(to_json(self.custom_metadata));
                    })
       .def_prop_ro("tree", [](const ItemMetadata& self) { return PythonTree{self.tree, {}, {}}; })

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeAlias
 
 from stepstone import _native
 from stepstone._files import FileItemHandler
 from stepstone.args import arguments_of
 from stepstone.errors import CorruptError
-from stepstone.registry import HandlerRegistry
+from stepstone.registry import DEFAULT_ITEM
 
 ItemContent: TypeAlias = (
     "tuple[_native.Tree, list[tuple[_native.Selector, _native.LeafSaveArgs]], str | None]"
@@ -91,27 +93,35 @@ class ItemHandler(AsyncCheckpointHandler):
         """Whether it restores what the handler of this name has saved."""
         return recorded in self.restores
 
-    def save(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
-        from stepstone._items import build_items
+    # Called by handlers that use this one in a directory of theirs, and by classes derived from it.
 
+    def save(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
         given = arguments_of(self, True, args, kwargs)
-        items, is_single = build_items(given, HandlerRegistry(item_handlers=self))
-        _native.save_checkpoint(os.fspath(directory), items, is_single=is_single, force=True)
+        item = (DEFAULT_ITEM, self.recorded_name, lambda: self.save_item(given))
+        _native.save_checkpoint(os.fspath(directory), [item], is_single=True, force=True)
 
     async def async_save(self, directory: Any, *args: Any, **kwargs: Any) -> list[Any] | None:
-        self.save(directory, *args, **kwargs)
+        given = arguments_of(self, True, args, kwargs)
+        item = (DEFAULT_ITEM, self.recorded_name, lambda: self.save_item(given))
+        _native.save_checkpoint(os.fspath(directory), [item], is_single=True, force=True)
         return None
 
     def restore(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
-        from stepstone._items import open_and_restore
-
         given = arguments_of(self, False, args, kwargs)
-        return open_and_restore(directory, given, HandlerRegistry(item_handlers=self))
+        with self._opened(directory) as (step, item):
+            return self.restore_item(step, item, given)
 
     def metadata(self, directory: Any) -> Any:
-        from stepstone._items import path_metadata
+        with self._opened(directory) as (step, item):
+            return self.item_metadata(step, item)
 
-        return path_metadata(directory, HandlerRegistry(item_handlers=self))
+    @contextlib.contextmanager
+    def _opened(self, directory: Any) -> Iterator[tuple[_native.Step, str]]:
+        step, item = _native.open_checkpoint(os.fspath(directory))
+        try:
+            yield step, item or DEFAULT_ITEM
+        finally:
+            step.release()
 
     @classmethod
     def typestr(cls) -> str:
