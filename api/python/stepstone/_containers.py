@@ -44,7 +44,7 @@ _describers: dict[type, Describer] = {}
 _leaf_types: set[type] = {type(None), bool, int, float, complex, str, bytes, type(...)}
 # Options and descriptions of leaves, ours and Orbax's: they may be dataclasses, and are no trees.
 _LEAF_CLASS_NAMES = frozenset(
-    {"ArrayMetadata", "RestoreArgs", "SaveArgs", "StringMetadata", "Transform"}
+    {"ArrayMetadata", "BytesMetadata", "RestoreArgs", "SaveArgs", "StringMetadata", "Transform"}
 )
 
 
@@ -272,21 +272,42 @@ def _describe_pytree(value: Any) -> Container:
 KindedPath = tuple[tuple[str, Label], ...]
 
 
-def walk(value: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[KindedPath, Any]]:
-    """All leaves with their paths. None is a leaf; empty containers have none."""
+def flatten_nodes(
+    tree: Any,
+    *,
+    keep_empty_nodes: bool = False,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> list[tuple[KindedPath, Any]]:
+    """Pairs of a path and a leaf, in the order in which they are stored.
+
+    None and containers without children are leaves if `keep_empty_nodes`, and left out if not.
+    """
     found: list[tuple[KindedPath, Any]] = []
 
     def visit(value: Any, path: KindedPath) -> None:
-        container = None if is_leaf is not None and is_leaf(value) else describe(value)
-        if container is None:
+        if is_leaf is not None and is_leaf(value):
             found.append((path, value))
+            return
+        container = describe(value)
+        if container is None or not container.children:
+            if keep_empty_nodes or (container is None and value is not None):
+                found.append((path, value))
             return
         kind = container.label_kind
         for label, child in zip(container.labels, container.children):
             visit(child, (*path, (kind, label)))
 
-    visit(value, ())
+    visit(tree, ())
     return found
+
+
+def path_key(path: KindedPath) -> tuple[str, ...]:
+    """A path's labels as strings."""
+    return tuple(str(label) for _, label in path)
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 def flatten_with_paths(
@@ -311,8 +332,10 @@ def flatten_with_paths(
     >>> flatten_with_paths({"a": [1, {}], "b": None})
     [(('a', 0), 1), (('b',), None)]
     """
+    is_any_leaf = _is_none if is_leaf is None else lambda value: value is None or is_leaf(value)
     return [
-        (tuple(label for _, label in path), leaf) for path, leaf in walk(tree, is_leaf)
+        (tuple(label for _, label in path), leaf)
+        for path, leaf in flatten_nodes(tree, is_leaf=is_any_leaf)
     ]
 
 

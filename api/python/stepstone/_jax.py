@@ -149,9 +149,17 @@ def _refuse_abstract(value: Any) -> object:
     )
 
 
-def _is_key(value: Any) -> bool:
-    jax = jax_module()
-    return bool(jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key))
+# By dtype: its name, or "" for typed random keys.
+_dtype_names: dict[Any, str] = {}
+
+
+def _dtype_name(dtype: Any) -> str:
+    name = _dtype_names.get(dtype)
+    if name is None:
+        dtypes = jax_module().dtypes
+        name = "" if dtypes.issubdtype(dtype, dtypes.prng_key) else dtype.name
+        _dtype_names[dtype] = name
+    return name
 
 
 def _save_array(value: Any) -> object:
@@ -161,7 +169,8 @@ def _save_array(value: Any) -> object:
             "the array was deleted, or donated to a jitted function (donate_argnums), before it was"
             " saved; save the state that the function returned, or save before it is called",
         )
-    if _is_key(value):
+    dtype = _dtype_name(value.dtype)
+    if not dtype:
         jax = jax_module()
         return _key_node(str(jax.random.key_impl(value)), jax.random.key_data(value), None)
     if not value.is_fully_addressable:
@@ -171,12 +180,10 @@ def _save_array(value: Any) -> object:
             " with jax.experimental.multihost_utils.process_allgather",
         )
     host = _to_host(value)
-    interface = host.__array_interface__
     # The array of numpy holds a reference to the buffer, so that the buffer outlives a deletion, and
     # jax copies instead of overwriting it when the array is donated while it is being written.
-    return _native.Array(
-        host.dtype.name, host.shape, interface["data"][0], interface["strides"], host, True
-    )
+    strides = None if host.flags.c_contiguous else host.strides
+    return _native.Array(dtype, host.shape, host.ctypes.data, strides, host, True)
 
 
 def _to_host(value: Any) -> np.ndarray[Any, Any]:
@@ -199,21 +206,24 @@ def start_transfers(tree: Any) -> None:
         leaves = jax.tree_util.tree_leaves(tree)
     except (TypeError, ValueError):
         return  # Keys that jax cannot sort: the arrays are then copied one by one.
-    for leaf in leaves:
-        if (
-            isinstance(leaf, jax.Array)
-            and not isinstance(leaf, jax.core.Tracer)
-            and not leaf.is_deleted()
-            and leaf.is_fully_addressable
-            and next(iter(leaf.devices())).platform != "cpu"
-        ):
-            leaf.copy_to_host_async()
+    arrays = [
+        leaf
+        for leaf in leaves
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    ]
+    # Asked only where there are arrays: the question would start the devices.
+    if not arrays or jax.default_backend() == "cpu":
+        return
+    for array in arrays:
+        if not array.is_deleted() and array.is_fully_addressable:
+            array.copy_to_host_async()
 
 
 def _target_array(value: Any) -> object:
     # Where an array was not put anywhere in particular, jax decides again.
     sharding = value.sharding if value.committed else None
-    if _is_key(value):
+    dtype = _dtype_name(value.dtype)
+    if not dtype:
         jax = jax_module()
         if value.is_deleted():
             return _target_abstract(
@@ -222,7 +232,6 @@ def _target_array(value: Any) -> object:
         impl = str(jax.random.key_impl(value))
         return _key_node(impl, jax.random.key_data(value), sharding)
     finish = partial(_put, sharding)
-    dtype = value.dtype.name
     shape = value.shape
     if value.is_deleted():
         return _native.Leaf(_native.AbstractArray(dtype, shape), finish)
@@ -234,14 +243,18 @@ def _target_array(value: Any) -> object:
 
 
 def _target_abstract(value: Any) -> object:
-    if _is_key(value):
+    dtype = _dtype_name(value.dtype)
+    if not dtype:
         jax = jax_module()
-        data = jax.eval_shape(jax.random.key_data, value)
-        impl = str(jax.random.key_impl(value))
-        return _key_node(impl, jax.ShapeDtypeStruct(data.shape, data.dtype), value.sharding)
-    return _native.Leaf(
-        _native.AbstractArray(value.dtype.name, value.shape), partial(_put, value.sharding)
-    )
+        impls: list[str] = []
+
+        def key_data(key: Any) -> Any:
+            impls.append(str(jax.random.key_impl(key)))
+            return jax.random.key_data(key)
+
+        data = jax.eval_shape(key_data, jax.ShapeDtypeStruct(value.shape, value.dtype))
+        return _key_node(impls[0], data, value.sharding)
+    return _native.Leaf(_native.AbstractArray(dtype, value.shape), partial(_put, value.sharding))
 
 
 def _put(sharding: Any, value: Any) -> Any:

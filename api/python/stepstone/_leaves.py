@@ -279,6 +279,8 @@ def _metadata_converter(cls: type) -> Converter | None:
     names = {base.__name__ for base in cls.__mro__}
     if "StringMetadata" in names:
         return lambda value: ""
+    if "BytesMetadata" in names:
+        return lambda value: b""
     if "ScalarMetadata" in names:
         return _scalar_of_metadata
     return None
@@ -287,7 +289,7 @@ def _metadata_converter(cls: type) -> Converter | None:
 def _scalar_of_metadata(value: Any) -> object:
     dtype = value.dtype
     kind = np.dtype(dtype).kind if dtype is not None else "f"
-    return {"b": False, "i": 0, "u": 0, "c": 0j}.get(kind, 0.0)
+    return {"b": False, "i": 0, "u": 0, "O": 0, "c": 0j}.get(kind, 0.0)
 
 
 # What is refused.
@@ -314,11 +316,11 @@ def refuse(value: Any) -> object:
     for module_name, base_name, advice in _ADVICE:
         base = getattr(sys.modules.get(module_name), base_name, None)
         if base is not None and isinstance(value, base):
-            raise RefusedLeaf(value, f"a {name} cannot be stored; {advice}")
+            raise RefusedLeaf(value, f"a value of type {name} cannot be stored; {advice}")
     if isinstance(value, (set, frozenset)):
         advice = "save sorted(values)"
     elif isinstance(value, type):
-        name = f"class ({value.__qualname__})"
+        name = f"{cls.__name__} ({value.__qualname__})"
         advice = "save its name"
     elif callable(value):
         advice = "leave code out of the state, or make it a static field of its container"
@@ -329,4 +331,4 @@ def refuse(value: Any) -> object:
             "save dicts, lists, tuples, dataclasses, or pytrees that are registered with jax, of"
             " arrays and plain values; or write a CheckpointHandler for it"
         )
-    raise RefusedLeaf(value, f"a {name} cannot be stored; {advice}")
+    raise RefusedLeaf(value, f"a value of type {name} cannot be stored; {advice}")

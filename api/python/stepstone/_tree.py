@@ -15,13 +15,13 @@ from stepstone._containers import (
     Container,
     describe_dataclass,
     describer_of,
+    flatten_nodes,
     flatten_with_paths,
     is_leaf_description,
     is_settled,
     leaf_label_paths,
     map_structure,
     path_text,
-    walk,
 )
 from stepstone._leaf_errors import RefusedLeaf
 from stepstone._nodes import CustomNode
@@ -84,15 +84,22 @@ def from_native(tree: _native.Tree, like: _native.Tree | None = None) -> Any:
 
 
 def _where(root: object, refused: object) -> str:
-    for path, leaf in walk(root):
+    for path, leaf in flatten_nodes(root):
         if leaf is refused:
             return f"leaf '{path_text(path)}'" if path else "the object"
     return "a leaf"
 
 
+def _itself(value: object) -> object:
+    return value
+
+
 # By type: what a hook answers.
-_save_converters: dict[type, Converter] = {}
-_target_converters: dict[type, Converter] = {}
+_save_converters: dict[type, Converter] = {_native.Array: _itself}
+_target_converters: dict[type, Converter] = {
+    _native.Array: _itself,
+    _native.AbstractArray: _itself,
+}
 
 
 def _save_hook(value: Any) -> object:
