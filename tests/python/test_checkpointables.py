@@ -74,7 +74,9 @@ class WordsHandler(ocp.CheckpointableHandler[Words, AbstractWords]):
     ) -> Awaitable[Words]:
         async def read() -> Words:
             words = (directory / "words").read_text().split()
-            return Words(words[: None if abstract_checkpointable is None else abstract_checkpointable.count])
+            if abstract_checkpointable is not None:
+                words = words[: abstract_checkpointable.count]
+            return Words(words)
 
         return read()
 
@@ -214,7 +216,8 @@ def test_a_name_may_have_a_handler_of_its_own(path: pathlib.Path) -> None:
 def test_registries_refuse_what_would_be_ambiguous() -> None:
     registry = ocp.handlers.local_registry(include_global_registry=False)
     assert registry.get_all_entries() == []
-    assert registry.add(WordsHandler, checkpointable_name="a", secondary_typestrs=["old"]) is registry
+    added = registry.add(WordsHandler, checkpointable_name="a", secondary_typestrs=["old"])
+    assert added is registry
     registry.add(PairHandler)
     with pytest.raises(ValueError):
         registry.add(PairHandler, checkpointable_name="a")

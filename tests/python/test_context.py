@@ -84,7 +84,29 @@ def test_options_objects_are_copied_also_foreign_ones() -> None:
         ),
     )
     assert context.asynchronous.timeout_secs == 7
-    assert context.array.loading.enable_padding_and_truncation
+    assert context.array_options.loading.enable_padding_and_truncation  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        context.other_options
+
+
+def test_threads_may_share_a_context() -> None:
+    context = ocp.Context()
+    is_inside, may_leave = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with context:
+            is_inside.set()
+            may_leave.wait(60)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert is_inside.wait(60)
+    with context:
+        may_leave.set()
+        thread.join()
+        assert get_context() is context
+    assert get_context() is not context
+    context.asynchronous.timeout_secs = 1
 
 
 def test_the_layout_is_taken_by_name_and_checked() -> None:

@@ -122,10 +122,10 @@ def test_where_nothing_is_load_says_so_in_both_of_pythons_ways(path: pathlib.Pat
 
 def test_several_objects_are_loaded_together_or_one_by_one(path: pathlib.Path) -> None:
     ocp.save_checkpointables(path, {"model": {"w": np.ones(2)}, "optimizer": {"m": np.zeros(2)}})
-    assert same(
-        ocp.load_checkpointables(path), {"model": {"w": np.ones(2)}, "optimizer": {"m": np.zeros(2)}}
-    )
-    assert same(ocp.load_checkpointables(path, {"optimizer": None}), {"optimizer": {"m": np.zeros(2)}})
+    both = {"model": {"w": np.ones(2)}, "optimizer": {"m": np.zeros(2)}}
+    assert same(ocp.load_checkpointables(path), both)
+    found = ocp.load_checkpointables(path, {"optimizer": None})
+    assert same(found, {"optimizer": {"m": np.zeros(2)}})
     assert same(ocp.load(path, checkpointable_name="optimizer"), {"m": np.zeros(2)})
     assert same(ocp.load(path / "optimizer"), {"m": np.zeros(2)})
     # Without a name: `state`, else the first.
@@ -139,9 +139,12 @@ def test_several_objects_are_loaded_together_or_one_by_one(path: pathlib.Path) -
 
 
 def test_names_are_checked_before_anything_is_written(path: pathlib.Path) -> None:
-    for names in ({}, {"": 1}, {"metrics": 1}, {"AUTO": 1}, {"_CHECKPOINT_DELETION": 1}, {"a": None}):
+    for name in ("", "metrics", "AUTO", "_CHECKPOINT_DELETION"):
         with pytest.raises(ValueError):
-            ocp.save_checkpointables(path, names)
+            ocp.save_checkpointables(path, {name: 1})
+    for checkpointables in ({}, {"a": None}, [1]):
+        with pytest.raises(ValueError):
+            ocp.save_checkpointables(path, checkpointables)  # type: ignore[arg-type]
     with pytest.raises(ValueError):
         ocp.load(path, checkpointable_name="")
     assert not path.exists()

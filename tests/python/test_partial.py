@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,8 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_parts_are_one_checkpoint_in_the_end(path: pathlib.Path) -> None:
-    ocp.partial.save(path, {"a": 1, "n": {"x": Pair(np.ones(2), "x")}}, custom_metadata={"p": 1, "q": 1})
+    first = {"a": 1, "n": {"x": Pair(np.ones(2), "x")}}
+    ocp.partial.save(path, first, custom_metadata={"p": 1, "q": 1})
     ocp.partial.save(path, {"n": {"y": [np.zeros(3, np.int8)]}, 7: None}, custom_metadata={"q": 2})
     assert not path.exists()
     ocp.partial.finalize(path)
@@ -81,7 +83,8 @@ def test_a_finalize_that_was_interrupted_is_finished_by_the_next(
     ocp.partial.save(path, {"a": 1})
     ocp.partial.save(path, {"b": 2})
     # Before the union is complete, when it is, and when the parts are gone.
-    for module, name in ((partial_module, "_save_union"), (partial_module.shutil, "rmtree"), (os, "rename")):
+    steps = ((partial_module, "_save_union"), (shutil, "rmtree"), (os, "rename"))
+    for module, name in steps:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, fail)
             with pytest.raises(InterruptedError):

@@ -185,6 +185,31 @@ def test_an_error_in_the_call_leaves_everything_as_it_was(
     assert checkpointer.save(1, {"a": 1})
 
 
+def test_an_error_in_the_background_reaches_who_asks_first(tmp_path: pathlib.Path) -> None:
+    class Picky:
+        def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+            if any(found.step in (1, 2) for found in checkpoints):
+                raise ZeroDivisionError("I never liked that step")
+            return [True] * len(checkpoints)
+
+    with training.Checkpointer(tmp_path, preservation_policy=Picky()) as checkpointer:
+        checkpointer.save(0, {"a": 0})
+        # The response tells every time; the next save need not.
+        response = checkpointer.save_async(1, {"a": 1}, force=True)
+        assert response is not None
+        for timeout in (60, None):
+            with pytest.raises(ZeroDivisionError):
+                response.result(timeout)
+        assert checkpointer.save(3, {"a": 3}, force=True)
+        # Where nobody has asked the response, the next save tells, and has not begun.
+        checkpointer.save_async(2, {"a": 2}, force=True)
+        assert checkpointer.load() == {"a": 3}
+        with pytest.raises(ZeroDivisionError):
+            checkpointer.save(4, {"a": 4}, force=True)
+        assert checkpointer.save(4, {"a": 4}, force=True)
+        assert steps(checkpointer) == [0, 3, 4]
+
+
 def test_options_of_its_context_hold_unless_another_is_entered(tmp_path: pathlib.Path) -> None:
     context = ocp.Context()
     context.array.saving.storage_options.dtype = np.float16

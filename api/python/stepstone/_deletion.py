@@ -27,9 +27,9 @@ def delete(
 ) -> bool:
     """Deletes a checkpoint, or one object of it.
 
-    Either is atomic. Deleting one object reads the others and saves them again, in their place: that
-    takes the memory and the time of such a save, and the time of its commit becomes that of the
-    checkpoint. Nobody else may be writing there.
+    Either is atomic. Deleting one object reads the others and saves them again, in their place:
+    that takes the memory and the time of such a save, and the time of its commit becomes that of
+    the checkpoint. Nobody else may be writing there.
 
     Parameters
     ----------

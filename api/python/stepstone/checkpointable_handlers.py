@@ -1,9 +1,9 @@
 """The handlers of the newer style that come with the package.
 
-Their items are those of the handlers in `stepstone.handlers`, under the same recorded names, so that
-either style, and C++, reads what the other has saved. The coroutines that they have besides are for
-handlers of your own that leave a part of their object to one of these: there an object is saved into
-a directory.
+Their items are those of the handlers in `stepstone.handlers`, under the same recorded names, so
+that either style, and C++, reads what the other has saved. The coroutines that they have besides
+are for handlers of your own that leave a part of their object to one of these: there an object is
+saved into a directory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from stepstone import _native, _tree
 from stepstone._leaf_args import dtype_name
 from stepstone.args import JsonSave, ProtoRestore, ProtoSave
-from stepstone.context import ArrayStorageOptions, get_context
+from stepstone.context import get_context
+from stepstone.context_options import ArrayStorageOptions
 from stepstone.errors import InvalidArgumentError
 from stepstone.handlers import JsonCheckpointHandler, ProtoCheckpointHandler
 from stepstone.registry import DEFAULT_ITEM
@@ -128,7 +129,7 @@ class PyTreeHandler(TreeHandler):
 class JsonHandler(TreeHandler):
     """Dicts, lists, strings, numbers, bools and None, as JSON text.
 
-    A tree of these is saved by `PyTreeHandler` unless an item's name, or a registry, says otherwise.
+    A tree of these is saved by `PyTreeHandler` unless a registry says otherwise.
 
     Parameters
     ----------

@@ -9,9 +9,9 @@
 >>> ocp.load(path, {"w": np.zeros(3), "step": int})
 {'w': array([0., 1., 2.]), 'step': 7}
 
-Every call has a twin that returns at once and gives its result later; here the loads have, too. What
-is given as `path` may be a checkpoint that was saved by one of these or by a checkpointer, and for
-loading also a step of a run (`RUN/STEP`) or an item of either (`RUN/STEP/ITEM`, `PATH/ITEM`).
+Every call has a twin that returns at once and gives its result later; here the loads have, too.
+What is given as `path` may be a checkpoint that was saved by one of these or by a checkpointer, and
+for loading also a step of a run (`RUN/STEP`) or an item of either (`RUN/STEP/ITEM`, `PATH/ITEM`).
 Options are those of the current `Context`.
 """
 
@@ -408,7 +408,7 @@ def target_of(abstract: Any) -> Any:
 def load_items(step: _native.Step, abstract: Any) -> dict[str, Any]:
     """What `load_checkpointables` returns."""
     if abstract is None:
-        abstract = dict.fromkeys(name for name in step.item_handlers() if name not in RESERVED_NAMES)
+        abstract = dict.fromkeys(set(step.item_handlers()) - RESERVED_NAMES)
     elif not isinstance(abstract, Mapping):
         raise InvalidArgumentError(
             f"abstract_checkpointables have to be a dict, not {type(abstract).__name__}"

@@ -11,9 +11,9 @@ False
 >>> ocp.load(path)
 {'layers': {'first': array([0, 1]), 'second': array([0, 1, 2])}, 'step': 7}
 
-Parts are collected in `PATH.partial_save`, each a checkpoint of its own. `finalize` saves their union
-beside them, removes them, and renames the union to `PATH`; interrupted anywhere, it is finished by
-the next `finalize`. It holds the whole state in memory once.
+Parts are collected in `PATH.partial_save`, each a checkpoint of its own. `finalize` saves their
+union beside them, removes them, and renames the union to `PATH`; interrupted anywhere, it is
+finished by the next `finalize`. It holds the whole state in memory once.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _save_union(path: str, parts: list[str]) -> None:
     for part in parts:
         custom_metadata.update(_custom_metadata(part))
     union = _union([_stored_tree(part, read=True) for part in parts], path)
-    tree = _native.Tree.from_python(union, lambda node: node.to_node())  # type: ignore[attr-defined]
+    tree = _native.Tree.from_python(union, _Stored.to_node)  # type: ignore[arg-type]
     begin_save(
         path,
         [(STATE_NAME, PyTreeHandler.recorded, lambda: (tree, (), None))],

@@ -6,8 +6,8 @@ whose files become part of the checkpoint: they are committed with it, checked w
 and the directory is gone afterwards.
 
 Their methods may be coroutines, as in Orbax, or plain functions. A coroutine may return another
-awaitable, for the part that could run in the background; here it is awaited before `save_*` returns,
-so that the checkpoint has exactly the state of that moment.
+awaitable, for the part that could run in the background; here it is awaited before `save_*`
+returns, so that the checkpoint has exactly the state of that moment.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 >>> import numpy as np, tempfile
 >>> from stepstone import training
->>> every_second = training.save_decision_policies.FixedIntervalPolicy(2)
->>> with training.Checkpointer(tempfile.mkdtemp(), save_decision_policy=every_second) as checkpointer:
+>>> policy = training.save_decision_policies.FixedIntervalPolicy(2)
+>>> run = tempfile.mkdtemp()
+>>> with training.Checkpointer(run, save_decision_policy=policy) as checkpointer:
 ...     [checkpointer.save(step, {"w": np.full(2, step)}) for step in range(4)]
 ...     checkpointer.latest.step
 ...     checkpointer.load()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -15,12 +13,10 @@ from stepstone._background import AsyncResponse, BackgroundWork, in_background
 from stepstone._deletion import check_deletable_name, items_without, replace_step
 from stepstone._files import as_path
 from stepstone._policies import Guard, plain_metrics
-from stepstone._step_statistics import RestoreStepStatistics
 from stepstone.checkpoint_metadata import PyTreeMetadata
 from stepstone.checkpointables import AUTO_NAME, STATE_NAME, build_items, describe_item, load_item
 from stepstone.context import Context, get_context
 from stepstone.errors import (
-    InvalidArgumentError,
     NotFoundError,
     StepAlreadyExistsError,
     StepNotFoundError,
@@ -30,7 +26,6 @@ from stepstone.functions import (
     PathLike,
     check_loadable_name,
     load_items,
-    step_facts,
     target_of,
     tree_name,
 )
@@ -39,9 +34,8 @@ from stepstone.options import AsyncOptions, CheckpointManagerOptions, StorageOpt
 from stepstone.step import standard_name_format
 from stepstone.training import save_decision_policies
 from stepstone.training._save import StepSave, commit_entry
+from stepstone.training._steps import Step, Steps, step_number
 from stepstone.training.metadata import CheckpointMetadata, RootMetadata
-
-_Step = int | CheckpointMetadata[Any]
 
 
 class Checkpointer:
@@ -119,7 +113,8 @@ class Checkpointer:
             options.to_native(guard=self._guard),
             _json.custom_metadata(custom_metadata, path),
         )
-        self._step_name_format = step_name_format or standard_name_format()
+        name_format = step_name_format or standard_name_format()
+        self._steps = Steps(self._manager, name_format, self._logger)
         self._last_save: StepSave | None = None
         self._deletion: BackgroundWork[bool] | None = None
         _exit.close_at_exit(self)
@@ -133,7 +128,7 @@ class Checkpointer:
     def latest(self) -> CheckpointMetadata[None] | None:
         """The newest step that is durable, or None."""
         while (step := self._manager.latest_step()) is not None:
-            found = self._describe(step)
+            found = self._steps.describe(step)
             if found is not None:
                 return found
         return None
@@ -141,12 +136,12 @@ class Checkpointer:
     @property
     def checkpoints(self) -> Sequence[CheckpointMetadata[None]]:
         """The steps that are durable, ascending, with their times and metrics."""
-        found = [self._describe(step) for step in self._manager.all_steps()]
+        found = [self._steps.describe(step) for step in self._manager.all_steps()]
         return [checkpoint for checkpoint in found if checkpoint is not None]
 
     def should_save(self, step: int) -> bool:
         """Whether `save` would save the step, by the save decision policy."""
-        return self._manager.should_save(_number(step))
+        return self._manager.should_save(step_number(step))
 
     def save(
         self,
@@ -256,7 +251,7 @@ class Checkpointer:
         """As `save_checkpointables`, but writes in the background; see `save_async`."""
         with self._entered():
             get_context().check_layout()
-            step = _number(step)
+            step = step_number(step)
             items = build_items(checkpointables)
             self._wait_for_deletion()
             if not overwrite and self._has(step):
@@ -291,7 +286,7 @@ class Checkpointer:
 
     def load(
         self,
-        step: _Step | None = None,
+        step: Step | None = None,
         abstract_state: Any = None,
         *,
         checkpointable_name: str = STATE_NAME,
@@ -315,13 +310,13 @@ class Checkpointer:
             As `stepstone.load`.
         """
         check_loadable_name(checkpointable_name)
-        with self._entered(), self._opened(step) as opened:
+        with self._entered(), self._loading(step) as opened:
             name = tree_name(opened, None, checkpointable_name)
             return load_item(opened, name, target_of(abstract_state))
 
     def load_async(
         self,
-        step: _Step | None = None,
+        step: Step | None = None,
         abstract_state: Any = None,
         *,
         checkpointable_name: str = STATE_NAME,
@@ -333,14 +328,14 @@ class Checkpointer:
         )
 
     def load_checkpointables(
-        self, step: _Step | None = None, abstract_checkpointables: Any = None
+        self, step: Step | None = None, abstract_checkpointables: Any = None
     ) -> dict[str, Any]:
         """As `load`, of several objects; see `stepstone.load_checkpointables`."""
-        with self._entered(), self._opened(step) as opened:
+        with self._entered(), self._loading(step) as opened:
             return load_items(opened, target_of(abstract_checkpointables))
 
     def load_checkpointables_async(
-        self, step: _Step | None = None, abstract_checkpointables: Any = None
+        self, step: Step | None = None, abstract_checkpointables: Any = None
     ) -> AsyncResponse[dict[str, Any]]:
         """As `load_checkpointables`, on a thread of its own; see `load_async`."""
         return in_background(
@@ -348,17 +343,17 @@ class Checkpointer:
             f"loading from {self._manager.directory}",
         )
 
-    def metadata(self, step: _Step | None = None) -> CheckpointMetadata[PyTreeMetadata]:
-        """What is known of a step's tree without its arrays being read; see `stepstone.metadata`."""
-        with self._entered(), self._held(step) as held:
-            return self._facts(held, describe_item(held, tree_name(held, None, AUTO_NAME)))
+    def metadata(self, step: Step | None = None) -> CheckpointMetadata[PyTreeMetadata]:
+        """What is known of a step's tree; reads no arrays. See `stepstone.v1.metadata`."""
+        with self._entered(), self._steps.held(step) as held:
+            return self._steps.facts(held, describe_item(held, tree_name(held, None, AUTO_NAME)))
 
     def checkpointables_metadata(
-        self, step: _Step | None = None
+        self, step: Step | None = None
     ) -> CheckpointMetadata[dict[str, Any]]:
         """As `metadata`, of all objects by name."""
-        with self._entered(), self._held(step) as held:
-            return self._facts(
+        with self._entered(), self._steps.held(step) as held:
+            return self._steps.facts(
                 held, {name: describe_item(held, name) for name in held.item_handlers()}
             )
 
@@ -371,7 +366,7 @@ class Checkpointer:
 
     def delete(
         self,
-        step: _Step,
+        step: Step,
         *,
         checkpointable_name: str | None = None,
         missing_ok: bool = False,
@@ -409,13 +404,13 @@ class Checkpointer:
 
     def delete_async(
         self,
-        step: _Step,
+        step: Step,
         *,
         checkpointable_name: str | None = None,
         missing_ok: bool = False,
     ) -> AsyncResponse[bool]:
         """As `delete`, on a thread of its own; later saves and deletions wait for it."""
-        number = _number(step)
+        number = step_number(step)
         if checkpointable_name is not None:
             check_deletable_name(checkpointable_name)
         self.wait()
@@ -427,14 +422,14 @@ class Checkpointer:
         )
         return self._deletion
 
-    def cancel(self, step: _Step | None = None) -> None:
+    def cancel(self, step: Step | None = None) -> None:
         """Takes back the save that is under way, and `step` if given.
 
         A save is over in the time of one write: it is waited for, and then its step is deleted. A
         step that it was to replace is gone, too.
         """
         save = self._last_save
-        doomed = {_number(step)} if step is not None else set()
+        doomed = {step_number(step)} if step is not None else set()
         if save is not None and not save.done():
             doomed.add(save.step)
             with contextlib.suppress(Exception):  # Of a save that nobody wants any more.
@@ -452,7 +447,7 @@ class Checkpointer:
         return self._manager.is_saving_in_progress()
 
     def wait(self) -> None:
-        """Waits for the save and the deletion under way, and raises an error that nobody has seen."""
+        """Waits for the save and the deletion under way, and raises errors nobody has seen."""
         self._wait_for_deletion()
         self._wait_for_save()
 
@@ -519,73 +514,9 @@ class Checkpointer:
             self._last_save.raise_unseen_error()
 
     @contextlib.contextmanager
-    def _held(self, step: _Step | None) -> Iterator[_native.Step]:
-        """The step, without waiting for saves."""
-        number = None if step is None else _number(step)
-        held = self._manager.hold_committed(number)
-        try:
-            yield held
-        finally:
-            held.release()
-
-    @contextlib.contextmanager
-    def _opened(self, step: _Step | None) -> Iterator[_native.Step]:
-        """The step, for a load."""
-        number = None if step is None else _number(step)
-        entry = RestoreStepStatistics(
-            directory=self._manager.directory, checkpoint_manager_start_time=time.time()
-        )
+    def _loading(self, step: Step | None) -> Iterator[_native.Step]:
         self._wait_for_deletion()
         if self._last_save is not None:
-            with contextlib.suppress(Exception):  # The next save, or wait(), raises it.
-                self._last_save.finish()
-        held = self._manager.hold(number)
-        entry.step = held.step
-        entry.checkpointer_start_time = time.time()
-        try:
-            yield held
-        finally:
-            held.release()
-        ended = time.time()
-        entry.checkpointer_duration_secs = ended - entry.checkpointer_start_time
-        entry.checkpoint_manager_duration_secs = ended - (entry.checkpoint_manager_start_time or 0)
-        self._logger.log_entry(dataclasses.asdict(entry))
-
-    def _describe(self, step: int) -> CheckpointMetadata[None] | None:
-        try:
-            held = self._manager.hold_committed(step)
-        except NotFoundError:  # Retired since it was listed.
-            return None
-        try:
-            return self._facts(held, None)
-        finally:
-            held.release()
-
-    def _facts(self, held: _native.Step, metadata: Any) -> CheckpointMetadata[Any]:
-        metrics = held.metadata().metrics
-        name = self._step_name_format.build_name(held.step)
-        return CheckpointMetadata(
-            held.step,
-            as_path(os.path.join(self._manager.directory, name)),
-            metadata=metadata,
-            metrics=_json.loads(metrics) if metrics else None,
-            **step_facts(held),
-        )
-
-
-def _number(step: _Step) -> int:
-    """The number of a step.
-
-    Raises
-    ------
-    TypeError
-        It is none.
-    ValueError
-        It is negative.
-    """
-    number = step.step if isinstance(step, CheckpointMetadata) else step
-    if isinstance(number, bool) or not hasattr(number, "__index__"):
-        raise TypeError(f"a step has to be an int, not {step!r}")
-    if number < 0:
-        raise InvalidArgumentError(f"step {number} is negative")
-    return int(number)
+            self._last_save.finish()  # Its error is for the next save, or wait().
+        with self._steps.loading(step) as loading:
+            yield loading

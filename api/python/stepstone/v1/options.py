@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepstone.context import (
+from stepstone.context_options import (
     ArrayOptions,
     AsyncOptions,
     AtomicityOptions,
