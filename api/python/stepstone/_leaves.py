@@ -289,7 +289,7 @@ def _metadata_converter(cls: type) -> Converter | None:
 def _scalar_of_metadata(value: Any) -> object:
     dtype = value.dtype
     kind = np.dtype(dtype).kind if dtype is not None else "f"
-    return {"b": False, "i": 0, "u": 0, "O": 0, "c": 0j}.get(kind, 0.0)
+    return {"b": False, "i": 0, "u": 0, "O": 2**64, "c": 0j}.get(kind, 0.0)
 
 
 # What is refused.

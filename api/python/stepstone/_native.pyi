@@ -174,7 +174,7 @@ def every_n_steps(interval_steps: int, exact_interval: bool, max_to_keep: int | 
 def every_n_steps_closest(interval_steps: int, max_to_keep: int | None) -> PreservationPolicy: ...
 def custom_steps(steps: Iterable[int]) -> PreservationPolicy: ...
 def latest_duration(duration_s: float) -> PreservationPolicy: ...
-def best_n(get_metric: Callable[[dict[str, object]], float], reverse: bool, n: int | None, keep_checkpoints_without_metrics: bool,
+def best_n(get_metric: Callable[[dict[str, object]], float | None], reverse: bool, n: int | None, keep_checkpoints_without_metrics: bool,
            keep_newest: bool) -> PreservationPolicy: ...
 def any_preservation_policy(policies: Sequence[PreservationPolicy]) -> PreservationPolicy: ...
 def python_preservation_policy(preserve: Callable[[list[CheckpointInfo], int, int | None], Sequence[bool]]) -> PreservationPolicy:
@@ -185,7 +185,7 @@ class ManagerOptions:
     def __init__(self, *, save_interval_steps: int = 1, save_on_steps: Iterable[int] = (),
                  should_save_fn: Callable[[int, int | None], bool] | None = None, save_policy: SavePolicy | None = None,
                  max_to_keep: int | None = None, keep_period: int | None = None, keep_time_interval_s: float | None = None,
-                 best_fn: Callable[[dict[str, object]], float] | None = None, best_mode: str = "max",
+                 best_fn: Callable[[dict[str, object]], float | None] | None = None, best_mode: str = "max",
                  keep_checkpoints_without_metrics: bool = True, preservation_policy: PreservationPolicy | None = None,
                  prevent_write_metrics: bool = False, step_prefix: str = "", step_format_fixed_length: int = 0,
                  create: bool = True, read_only: bool = False, is_async: bool = True, timeout_s: float | None = 1200.0,

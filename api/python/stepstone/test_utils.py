@@ -97,7 +97,8 @@ def setup_pytree(add: int = 0) -> dict[str, Any]:
         "x": 5,
         "y": np.asarray([]),
     }
-    return apply_function(tree, lambda value: value + add)
+    changed: dict[str, Any] = apply_function(tree, lambda value: value + add)
+    return changed
 
 
 def apply_function(tree: Any, function: Callable[[Any], Any]) -> Any:
