@@ -41,6 +41,7 @@ class Reporter:
         self._progress = options.progress
         self._logger = logger
         self._last_save_end: float | None = None
+        self._sizes_bytes: dict[int, int] = {}
 
     def _log(self, make_entry: Callable[[], Any]) -> None:
         if self._logger is not None:
@@ -75,18 +76,20 @@ class Reporter:
 
         return report
 
-    def counted(self, items: list[_native.SaveItem]) -> list[_native.SaveItem]:
-        """The same items; when the last of them has been made, the save's size is known."""
+    def counted(self, step: int, items: list[_native.SaveItem]) -> list[_native.SaveItem]:
+        """The items of a save; when the last of them has been made, the save's size is known."""
         if self._progress is None:
             return items
-        progress, count, sizes = self._progress, len(items), []
+        progress, count = self._progress, len(items)
+        sizes_bytes: list[int] = []
 
         def counting(make: Callable[[], Any]) -> Callable[[], Any]:
             def made() -> Any:
                 item = make()
-                sizes.append(item[0].size_bytes)
-                if len(sizes) == count:
-                    progress(0, sum(sizes))
+                sizes_bytes.append(item[0].size_bytes)
+                if len(sizes_bytes) == count:
+                    self._sizes_bytes[step] = sum(sizes_bytes)
+                    progress(0, sum(sizes_bytes))
                 return item
 
             return made
@@ -114,7 +117,8 @@ class Reporter:
                 )
             )
             if self._progress is not None:
-                self._progress(statistics.size_bytes, statistics.size_bytes)
+                size_bytes = self._sizes_bytes.pop(statistics.step, statistics.size_bytes)
+                self._progress(size_bytes, size_bytes)
             if self._on_save is not None:
                 self._on_save(statistics)
         except Exception:

@@ -389,7 +389,7 @@ class CheckpointManager(AbstractCheckpointManager):
         with self._policy_errors():
             is_saved = manager.save(
                 number,
-                self._reporter.counted(native_items),
+                self._reporter.counted(number, native_items),
                 is_single=is_single,
                 metrics=metrics_json,
                 custom_metadata=_json.custom_metadata(custom_metadata, f"step {number}"),
