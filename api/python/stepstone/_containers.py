@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stepstone import _jax, _leaves
-from stepstone._nodes import CustomNode, type_name
+from stepstone._nodes import CustomNode, make_node, type_name
 
 Label = str | int
 Labels = tuple[Label, ...]
@@ -204,15 +204,15 @@ def _describe_named_tuple(value: Any) -> Container:
 def describe_dataclass(value: Any) -> Container:
     cls = type(value)
     # A field that was never set is no part of the state.
-    names: list[Label] = [
+    names = [
         field.name for field in dataclasses.fields(value) if hasattr(value, field.name)
     ]
-    children = [getattr(value, str(name)) for name in names]
+    children = [getattr(value, name) for name in names]
     return Container(
         "custom",
         type_name(cls),
         "attribute",
-        names,
+        list(names),
         children,
         partial(_rebuild_dataclass, value, names),
     )
@@ -234,7 +234,7 @@ def _describe_custom(value: CustomNode) -> Container:
         value.label_kind,
         labels,
         list(value.values()),
-        lambda new: CustomNode(value.type_name, value.label_kind, labels, new),
+        partial(make_node, "custom", value.type_name, value.label_kind, labels),
     )
 
 

@@ -68,9 +68,10 @@ def flatten_one_level(
             found.append(("index", key.idx, child))
         else:
             # DictKey and FlattenedIndexKey; a class may have its own kind of key.
-            label = getattr(key, "key", None)
-            is_label = isinstance(label, (str, int)) and not isinstance(label, bool)
-            found.append(("key", label if is_label else str(key), child))
+            label: Label = getattr(key, "key", str(key))
+            if not isinstance(label, (str, int)) or isinstance(label, bool):
+                label = str(key)
+            found.append(("key", label, child))
     return found, structure.unflatten
 
 

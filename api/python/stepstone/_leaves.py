@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stepstone import _jax, _native, _torch
+from stepstone import _generators, _jax, _native, _torch
 from stepstone._leaf_errors import RefusedLeaf
 from stepstone._nodes import special_nodes
 
@@ -47,6 +47,17 @@ def dtype_name(dtype: Any) -> str:
         return str(dtype).removeprefix("torch.")
     inner = getattr(dtype, "dtype", None)  # jax.numpy.float32 has one.
     return (inner if isinstance(inner, np.dtype) else np.dtype(dtype)).name
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The dtype of this name, of numpy or of ml_dtypes."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes  # It makes its names known to numpy.
+
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return dtype
 
 
 def save_converter(cls: type) -> Converter:
@@ -94,6 +105,8 @@ def _common_converter(cls: type, mode: _Mode) -> Converter:
         return partial(_ndarray, mode)
     if issubclass(cls, np.generic):
         return partial(_numpy_scalar, mode)
+    if _generators.is_generator_type(cls):
+        return _generators.generator_node
     if issubclass(cls, enum.Enum):
         return partial(_enum_member, mode)
     for base, plain in _PLAIN:

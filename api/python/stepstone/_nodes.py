@@ -166,7 +166,7 @@ def _substitute(recorded_name: str, names: tuple[str, ...]) -> type:
     """A named tuple for one whose class is not there; it is saved again under the same name."""
     module, _, name = recorded_name.rpartition(".")
     # Names that are none of Python's (`_1`, `class`) become positions.
-    return namedtuple(  # type: ignore[misc]
+    return namedtuple(
         name if name.isidentifier() else "NamedTuple", names, rename=True, module=module or None
     )
 

@@ -16,6 +16,8 @@ from stepstone._nodes import special_nodes
 Label = str | int
 Converter = Callable[[Any], object]
 
+_PACKED = frozenset({"int2", "int4", "uint2", "uint4", "float4_e2m1fn"})
+
 _GENERATOR_TYPE_NAME = "torch.Generator"
 
 # See _jax._STAND_IN.
@@ -77,6 +79,12 @@ def dtype_name(tensor: Any) -> str:
 def check_tensor(tensor: Any) -> None:
     """Raises RefusedLeaf for a tensor that cannot be stored."""
     torch = torch_module()
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise RefusedLeaf(
+            tensor,
+            f"a {type(tensor).__name__} is no plain tensor; save what it is made of (a distributed"
+            " one: .full_tensor())",
+        )
     if tensor.layout is not torch.strided:
         raise RefusedLeaf(
             tensor,
@@ -174,15 +182,22 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: Any = None) -> Any:
     """
     torch = torch_module()
     if dtype is None:
-        dtype = getattr(torch, array.dtype.name if array.dtype != np.bool_ else "bool", None)
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"torch has no dtype for arrays of {array.dtype.name}")
+        dtype = dtype_of(array.dtype.name)
     if array.dtype.isbuiltin == 1:
         tensor = torch.from_numpy(array)
         return tensor if tensor.dtype == dtype else tensor.view(dtype)
     # numpy knows such elements through ml_dtypes, of which torch knows nothing.
     carrier = np.uint8 if array.dtype.itemsize == 1 else np.int16
     return torch.from_numpy(array.view(carrier)).view(dtype)
+
+
+def dtype_of(name: str) -> Any:
+    """torch's dtype of this name; ValueError if it has none."""
+    dtype = getattr(torch_module(), name, None)
+    # It has names for some of the narrow ones, but no tensors of them.
+    if name in _PACKED or not isinstance(dtype, torch_module().dtype):
+        raise ValueError(f"torch has no tensors of {name}; load them with stepstone.load")
+    return dtype
 
 
 # Generators of random numbers.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from stepstone import _jax, _leaves, _native, _nodes
+from stepstone import _jax, _leaves, _native, _nodes, type_handlers
 from stepstone._containers import (
     Container,
     describe_dataclass,
@@ -102,6 +102,11 @@ _target_converters: dict[type, Converter] = {
 }
 
 
+def register_target(cls: type, converter: Converter) -> None:
+    """Says what objects of a class, made for targets only, ask of a restore."""
+    _target_converters[cls] = converter
+
+
 def _save_hook(value: Any) -> object:
     convert = _save_converters.get(type(value))
     return (convert or _find_save_converter(value))(value)
@@ -113,6 +118,9 @@ def _target_hook(value: Any) -> object:
 
 
 def _find_save_converter(value: Any) -> Converter:
+    registered = type_handlers.converter_of(type(value), is_target=False)
+    if registered is not None:
+        return registered
     describe = describer_of(value)
     if describe is not None:
         return _remember(_save_converters, value, describe)
@@ -124,6 +132,9 @@ def _find_save_converter(value: Any) -> Converter:
 
 
 def _find_target_converter(value: Any) -> Converter:
+    registered = type_handlers.converter_of(type(value), is_target=True)
+    if registered is not None:
+        return registered
     describe = describer_of(value)
     if describe is not None and not (
         describe is describe_dataclass and is_leaf_description(value)

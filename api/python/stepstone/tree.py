@@ -375,7 +375,7 @@ def to_shape_dtype_struct(
         dtype = dtype_name(dtype)
     if jax is None:
         return ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-    sharding = getattr(arr, "sharding", None)
+    sharding: Any = getattr(arr, "sharding", None)
     if hasattr(sharding, "to_jax_sharding"):
         sharding = sharding.to_jax_sharding()
     return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
