@@ -47,7 +47,7 @@ struct StandardSave {
 // - an Array or AbstractArray: the same shape, cast to its dtype;
 // - a bool, int, float or complex: a scalar or an array of rank 0, cast to that type;
 // - a string, bytes, big integer or None: the same kind;
-// - a Placeholder: it is not read, and the Placeholder comes back.
+// - a Placeholder, for a leaf or a container: it is not read, and the Placeholder comes back.
 // A cast that loses what the type stands for is an error (kMismatch): float to integer, complex to
 // real, an integer that does not fit. Between floating-point types it rounds to nearest, ties to
 // even.

@@ -197,6 +197,8 @@ TEST_F(LeafArgsTest, PlaceholdersAndSkippedLeavesAreNotRead) {
   *target.find("dec/w") = Placeholder{};
   EXPECT_EQ(*Checkpointer().restore(path(), args::StandardRestore(target)), target);
   EXPECT_TRUE(fails(save(target), ErrorCode::kInvalidArgument, {"'dec/w'", "placeholder"}));
+  *target.find("enc") = Placeholder{};
+  EXPECT_EQ(*Checkpointer().restore(path(), args::StandardRestore(target)), target);
   args::PyTreeRestore mistyped;
   mistyped.restore_args.add(LeafPath{PathComponent::key("typo")}, RestoreArgs{});
   EXPECT_TRUE(fails(restore(mistyped), ErrorCode::kInvalidArgument, {"'typo'"}));

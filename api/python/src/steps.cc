@@ -41,6 +41,11 @@ Restored restore(const Step& held, const std::string& item, const RestoreOptions
   Tree stored;
   if (options->has_paths() && options->target == nullptr) {
     stored = value_of(without_gil([&] { return reader.metadata(); })).tree;
+    // The paths begin where the subtree does; the restore says so if there is none.
+    if (!options->subtree.empty()) {
+      const LeafPath top = value_of(parse_path(options->subtree));
+      if (const Tree* const below = stored.find(top)) stored = Tree(*below);
+    }
   }
   args::PyTreeRestore args =
       options->to_args(options->target == nullptr ? stored : options->target->tree);

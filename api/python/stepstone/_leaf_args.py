@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from stepstone import _native
 from stepstone._leaves import dtype_name as dtype_name
-from stepstone._tree import flatten_with_paths, from_native, map_structure, to_native
+from stepstone._tree import (
+    flatten_with_paths,
+    from_native,
+    leaf_label_paths,
+    map_structure,
+    to_native,
+)
 from stepstone.args import ArrayRestore, PyTreeRestore, StandardRestore
 from stepstone.errors import InvalidArgumentError, UnsupportedError
 
@@ -49,12 +57,15 @@ def leaf_save_args(item: Any, save_args: Any, compression: str | None = None) ->
     Raises
     ------
     ValueError
-        There is something else among `save_args`.
+        There is something else among `save_args`, or they have a leaf that `item` has not.
     """
     found: LeafSaveArgs = []
+    known: set[Labels] = set() if save_args is None else set(_nodes_of(leaf_label_paths(item)))
     for labels, args in flatten_with_paths(save_args, is_leaf=is_save_args):
         if args is None:
             continue
+        if labels not in known:
+            raise InvalidArgumentError(f"save_args have the leaf '{shown(labels)}', the item has not")
         if not is_save_args(args):
             raise InvalidArgumentError(
                 f"leaf '{shown(labels)}': save_args have a {type(args).__name__}, not SaveArgs"
@@ -76,6 +87,13 @@ def _leaf_save_args(args: Any, compression: str | None) -> _native.LeafSaveArgs:
         compression=getattr(args, "compression", None) or compression,
         share=getattr(args, "share", None),
     )
+
+
+def _nodes_of(paths: Iterable[Labels]) -> Iterator[Labels]:
+    """The paths of leaves, and of all nodes above them."""
+    for labels in paths:
+        for depth in range(len(labels) + 1):
+            yield labels[:depth]
 
 
 def shown(labels: Labels) -> str:
@@ -171,35 +189,33 @@ class _PyTreeRestorer:
         if not self._leaf_args:
             return []
         if self._args.item is not None:
-            paths = [labels for labels, _ in flatten_with_paths(self._args.item)]
+            paths = leaf_label_paths(self._args.item)
         else:
-            depth = self._subtree_depth()
-            leaves = self._step.item_metadata(self._item).leaves
-            paths = [leaf.labels[depth:] for leaf in leaves]
+            paths = list(self._stored)
         # Options may stand at a node, such as a random key's, and are then for all leaves below it.
-        known = {
-            _as_text(labels[:depth]): labels[:depth]
-            for labels in paths
-            for depth in range(len(labels) + 1)
-        }
-        absent = [labels for labels in self._leaf_args if labels not in known]
-        if absent:
-            raise InvalidArgumentError(
-                f"step {self._step.step} item '{self._item}': restore_args have the leaf "
-                f"'{shown(absent[0])}', which the "
-                f"{'checkpoint' if self._args.item is None else 'target'} has not"
-            )
+        known = {_as_text(labels): labels for labels in _nodes_of(paths)}
+        for labels in self._leaf_args:
+            if labels not in known:
+                raise InvalidArgumentError(
+                    f"step {self._step.step} item '{self._item}': restore_args have the leaf "
+                    f"'{shown(labels)}', which the "
+                    f"{'checkpoint' if self._args.item is None else 'target'} has not"
+                )
         return [(known[labels], each) for labels, each in self._leaf_args.items()]
 
-    def _subtree_depth(self) -> int:
+    @cached_property
+    def _stored(self) -> dict[Labels, _native.LeafMetadata]:
+        """The leaves of the checkpoint below `subtree`, by their paths from there."""
+        leaves = self._step.item_metadata(self._item).leaves
         if not self._args.subtree:
-            return 0
-        # A path may have "/" in its names, but the leaves below it show how deep it is.
-        for leaf in self._step.item_metadata(self._item).leaves:
-            for depth in range(len(leaf.labels) + 1):
-                if shown(leaf.labels[:depth]) == self._args.subtree:
-                    return depth
-        return 0
+            return {leaf.labels: leaf for leaf in leaves}
+        top = self._args.subtree
+        depth = _depth_of(top)
+        return {
+            leaf.labels[depth:]: leaf
+            for leaf in leaves
+            if leaf.path == top or leaf.path.startswith((top + "/", top + "["))
+        }
 
     def _transforms(self) -> list[_native.Transform]:
         if self._args.transforms is None:
@@ -210,15 +226,19 @@ class _PyTreeRestorer:
             )
         from stepstone.transform import to_native_transforms
 
-        return to_native_transforms(self._args.transforms, self._args.item)
+        return to_native_transforms(
+            self._args.transforms,
+            self._args.item,
+            self._step.item_metadata(self._item),
+            default_to_original=self._args.transforms_default_to_original,
+            restore_args=self._args.restore_args,
+        )
 
     def _target(self) -> Any:
         """The target, with arrays of numpy where options say what is made of them."""
         if not self._leaf_args:
             return self._args.item
-        stored = {
-            _as_text(leaf.labels): leaf for leaf in self._step.item_metadata(self._item).leaves
-        }
+        stored = {_as_text(labels): leaf for labels, leaf in self._stored.items()}
         paths = iter(flatten_with_paths(self._args.item))
 
         def target_of(leaf: Any) -> Any:
@@ -238,6 +258,21 @@ class _PyTreeRestorer:
             return leaf if args is None else _finished(leaf, args)
 
         return map_structure(finish, value)
+
+
+def _depth_of(path: str) -> int:
+    r"""How many labels a path has that is given as it is shown.
+
+    >>> _depth_of("params/layers[0]/w"), _depth_of("[1]"), _depth_of(r"a\/b")
+    (4, 1, 1)
+    """
+    depth = 0 if path.startswith("[") else 1
+    is_escaped = False
+    for character in path:
+        if not is_escaped and character in "/[":
+            depth += 1
+        is_escaped = character == "\\" and not is_escaped
+    return depth
 
 
 def _as_text(labels: Labels) -> Labels:
@@ -285,15 +320,34 @@ def _leaf_restore_args(args: Any) -> _native.LeafRestoreArgs:
     )
 
 
+# In a target, for what is stored of each kind.
+_STAND_INS: dict[str, Any] = {
+    "none": None,
+    "bool": bool,
+    "int": int,
+    "big_int": int,
+    "float": float,
+    "complex": complex,
+    "string": str,
+    "bytes": bytes,
+}
+
+
 def _target_leaf(leaf: Any, args: Any, stored: _native.LeafMetadata | None) -> Any:
     """What stands in the target for a leaf with options."""
-    if leaf is ... or leaf is None or _says_nothing(args):
+    if leaf is ...:
         return leaf
     if args.restore_type in (int, float, bool, str, complex, bytes):
         return args.restore_type
-    # In Orbax the leaf itself means nothing where there are options, and may be any number.
-    source = leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else stored
-    if source is None or source.dtype is None or _is_of_keys(source.dtype):
+    source = leaf
+    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+        # Where there are options, the leaf itself means nothing in Orbax, and may be any number.
+        if stored is None or stored.dtype is None:
+            return leaf if stored is None else _STAND_INS.get(stored.kind, leaf)
+        source = stored
+    elif _says_nothing(args):
+        return leaf
+    if _is_of_keys(source.dtype):
         return leaf
     shape = getattr(args, "global_shape", None)
     dtype = source.dtype if args.dtype is None else args.dtype
@@ -304,17 +358,34 @@ def _target_leaf(leaf: Any, args: Any, stored: _native.LeafMetadata | None) -> A
 def _finished(leaf: Any, args: Any) -> Any:
     """The kind of object that options ask for."""
     kind = args.restore_type
-    if leaf is ... or leaf is None or kind is None or isinstance(leaf, (str, bytes)):
+    if leaf is ... or leaf is None or isinstance(leaf, (str, bytes)):
         return leaf
+    if isinstance(leaf, (int, float, complex)) and args.dtype is not None:
+        # The library casts arrays; a number becomes one of the dtype's values.
+        cast = np.asarray(leaf).astype(numpy_dtype(args.dtype))
+        leaf = cast if kind is not None and kind not in _NUMBERS else cast.item()
     if _is_for_jax(args):
         return _on_device(leaf, _sharding_of(args))
     if kind is np.ndarray:
         return np.asarray(leaf)
-    if kind in (int, float, bool, complex) or (
-        isinstance(kind, type) and issubclass(kind, np.generic)
-    ):
+    if kind in _NUMBERS or (isinstance(kind, type) and issubclass(kind, np.generic)):
         return kind(leaf)
     return leaf
+
+
+_NUMBERS = (int, float, bool, complex)
+
+
+def numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """A dtype of numpy from one of jax or torch, or from a name."""
+    name = dtype_name(dtype)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
 
 
 def _on_device(value: Any, sharding: Any) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 
 from stepstone import _native
 from stepstone._files import as_path, run_coroutine, scratch_directory, wait_for
+from stepstone._nodes import special_nodes
 from stepstone.errors import AlreadyRegisteredTypeError, InvalidArgumentError
 from stepstone.errors import InvalidShardingError, UnregisteredTypeError
 
@@ -419,6 +420,10 @@ def register_type_handler(
             raise AlreadyRegisteredTypeError(f"{ty} has a TypeHandler: set `override`")
         return
     _registry.add(ty, handler, func, override)
+    # What is restored without a target is found by its name; metadata has no files.
+    special_nodes[_CUSTOM_PREFIX + handler.typestr()] = lambda fields: (
+        _deserialized(handler, fields["files"]) if fields.get("files") else None
+    )
 
 
 def get_type_handler(ty: Any) -> TypeHandler:
@@ -453,44 +458,41 @@ _CUSTOM_PREFIX = "type_handler:"
 _LEAF_NAME = "leaf"
 
 
-def custom_leaf(value: object, target: bool = False) -> _native.Node | None:
-    """How a leaf of a registered type is stored, for `_tree`.
+def converter_of(cls: type, is_target: bool) -> Callable[[Any], _native.Node] | None:
+    """How leaves of a registered class are stored, for `_tree`.
 
     Parameters
     ----------
-    value : object
-        The leaf; in a target also its type.
-    target : bool
-        Whether it is a target's, of which only the type counts.
+    cls : type
+        Of the leaf.
+    is_target : bool
+        Whether it is for targets, in which a leaf says nothing but its type.
 
     Returns
     -------
-    Node or None
-        None: no handler is registered for it.
+    callable or None
+        None: no handler is registered for the class.
     """
-    if _registry.is_empty():
-        return None
-    cls = value if target and isinstance(value, type) else type(value)
-    if not _registry.has(cls):
+    if _registry.is_empty() or not _registry.has(cls):
         return None
     handler = _registry.get(cls)
-    files = b"" if target else _serialized(handler, value)
     name = _CUSTOM_PREFIX + handler.typestr()
-    return _native.Node(
-        "custom", name, "key", ["files"], [files], lambda children: restored_leaf(name, children)
-    )
+
+    def convert(value: Any) -> _native.Node:
+        files = b"" if is_target else _serialized(handler, value)
+        return _native.Node(
+            "custom",
+            name,
+            "key",
+            ["files"],
+            [files],
+            lambda children: _deserialized(handler, children[0]),
+        )
+
+    return convert
 
 
-def restored_leaf(type_name: str, children: Sequence[object]) -> object:
-    """The inverse, for a custom node whose name starts with `type_handler:`.
-
-    Raises
-    ------
-    ValueError
-        No handler of this `typestr()` is registered.
-    """
-    handler = _registry.get(type_name.removeprefix(_CUSTOM_PREFIX))
-    files = children[0]
+def _deserialized(handler: TypeHandler, files: object) -> object:
     if not isinstance(files, bytes):
         return files  # A placeholder: the leaf was not read.
     import io
@@ -500,13 +502,7 @@ def restored_leaf(type_name: str, children: Sequence[object]) -> object:
         with zipfile.ZipFile(io.BytesIO(files)) as archive:
             archive.extractall(scratch.path)
         info = ParamInfo(_LEAF_NAME, as_path(scratch.path))
-        values = run_coroutine(handler.deserialize([info], [RestoreArgs()]))
-    return values[0]
-
-
-def is_custom_leaf(type_name: str) -> bool:
-    """Whether a custom node of this name is a leaf of a registered type."""
-    return type_name.startswith(_CUSTOM_PREFIX)
+        return run_coroutine(handler.deserialize([info], [RestoreArgs()]))[0]
 
 
 def _serialized(handler: TypeHandler, value: object) -> bytes:
