@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from stepstone import _native
+from stepstone import _held, _native
 from stepstone._handler import as_item_handler
 from stepstone.args import Composite, adopt
 from stepstone.errors import InvalidArgumentError, ItemNotFoundError
@@ -183,24 +182,18 @@ def open_and_restore(path: Any, args: Any, registry: HandlerRegistry) -> Any:
     KeyError, ValueError
         As `restore_step`.
     """
-    step, item = _native.open_checkpoint(os.fspath(path))
-    try:
+    with _held.opened(path) as (step, item):
         if item is None:
             return restore_step(step, args, registry)
         if isinstance(adopt(args), Composite):
             raise InvalidArgumentError(f"{path} is one item, and cannot be restored as a Composite")
         known_as = item if item in registry.item_names else DEFAULT_ITEM
         return restore_item(step, item, args, registry, known_as)
-    finally:
-        step.release()
 
 
 def path_metadata(path: Any, registry: HandlerRegistry) -> Any:
     """`item_metadata` of what is at a path, as of `open_and_restore`."""
-    step, item = _native.open_checkpoint(os.fspath(path))
-    try:
+    with _held.opened(path) as (step, item):
         if item is None:
             return item_metadata(step, registry)
         return one_item_metadata(step, item, registry)
-    finally:
-        step.release()

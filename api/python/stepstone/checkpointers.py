@@ -15,11 +15,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from stepstone import _exit, _native
+from stepstone import _exit, _held, _native
 from stepstone._items import item_handler_names, open_and_restore, path_metadata
 from stepstone._items import build_items, item_metadata, one_item_metadata
 from stepstone._json import custom_metadata as custom_metadata_text
-from stepstone._json import loads
 from stepstone.args import Composite, StandardRestore, StandardSave, arguments_of
 from stepstone.errors import BusyError, ClosedError, InvalidArgumentError, StepAlreadyExistsError
 from stepstone.handlers import (
@@ -196,28 +195,15 @@ temporary_path_class
         FileNotFoundError
             There is no checkpoint.
         """
-        from stepstone.metadata import StepMetadata
+        from stepstone.metadata import step_metadata
 
-        step, item = _native.open_checkpoint(os.fspath(directory))
-        try:
-            stored = step.metadata()
-            return StepMetadata(
-                item_handlers=item_handler_names(step),
-                item_metadata=(
-                    item_metadata(step, self._registry)
-                    if item is None
-                    else one_item_metadata(step, item, self._registry)
-                ),
-                metrics={} if stored.metrics is None else loads(stored.metrics),
-                performance_metrics={},
-                init_timestamp_nsecs=stored.init_timestamp_ns,
-                commit_timestamp_nsecs=stored.commit_timestamp_ns,
-                custom_metadata=(
-                    {} if stored.custom_metadata is None else loads(stored.custom_metadata)
-                ),
+        with _held.opened(directory) as (step, item):
+            found = (
+                item_metadata(step, self._registry)
+                if item is None
+                else one_item_metadata(step, item, self._registry)
             )
-        finally:
-            step.release()
+            return step_metadata(step, item_handler_names(step), found)
 
     def structure(self, directory: Any) -> Any:
         """Deprecated in Orbax: `metadata(directory).item_metadata`."""

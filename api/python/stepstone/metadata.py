@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from stepstone import _json, _native
-from stepstone._paths import PathLike, as_path
+from stepstone import _held, _json, _native
+from stepstone._paths import PathLike
 from stepstone._step_statistics import SaveStepStatistics
 from stepstone._tree import flatten_with_paths, from_native, map_structure
 
@@ -69,9 +68,7 @@ class StepMetadata:
     item_handlers: dict[str, str] | str | None = None
     item_metadata: Any = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    performance_metrics: SaveStepStatistics | dict[str, Any] = dataclasses.field(
-        default_factory=SaveStepStatistics
-    )
+    performance_metrics: SaveStepStatistics = dataclasses.field(default_factory=SaveStepStatistics)
     init_timestamp_nsecs: int | None = None
     commit_timestamp_nsecs: int | None = None
     custom_metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -385,11 +382,8 @@ def get_step_metadata(path: PathLike) -> StepMetadata:
     from stepstone._items import item_handler_names, item_metadata
     from stepstone.registry import HandlerRegistry
 
-    step, _ = _native.open_checkpoint(os.fspath(as_path(path)))
-    try:
+    with _held.opened(path) as (step, _):
         return step_metadata(step, item_handler_names(step), item_metadata(step, HandlerRegistry()))
-    finally:
-        step.release()
 
 
 def step_metadata(

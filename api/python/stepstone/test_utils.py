@@ -13,7 +13,7 @@ import numpy as np
 from stepstone import _live_managers
 from stepstone._containers import flatten_with_paths, map_structure
 from stepstone._paths import PathLike, as_path
-from stepstone.errors import NotFoundError
+from stepstone.errors import InvalidArgumentError
 
 __all__ = [
     "apply_function",
@@ -71,10 +71,10 @@ def empty_directory(directory: PathLike) -> bool:
 
 
 def print_directory(directory: PathLike, level: int = 0) -> None:
-    """Logs, at the level INFO, the files that there are below a directory."""
+    """Logs, at the level INFO, the files below a directory; ValueError if there is none."""
     path = as_path(directory)
     if not path.is_dir():
-        raise NotFoundError(f"{path} is no directory")
+        raise InvalidArgumentError(f"{path} is no directory")
     _logger.info("%s%s/", ".." * level, path.name if level else path)
     for each in sorted(path.iterdir()):
         if each.is_dir():
