@@ -57,6 +57,8 @@ def test_a_target_has_to_fit_unless_a_context_says_otherwise(path: pathlib.Path)
     ):
         with pytest.raises(ValueError):
             ocp.load(path, target)
+    with pytest.raises(TypeError, match="name"):
+        ocp.load(path, {**state(), "name": object()})
     partial = ocp.Context()
     partial.pytree.loading.partial_load = True
     with partial:
@@ -96,7 +98,7 @@ def test_a_lossy_cast_on_save_is_refused(path: pathlib.Path) -> None:
 
 def test_a_checkpoint_is_replaced_only_when_asked(path: pathlib.Path) -> None:
     ocp.save(path, {"a": 1})
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match="overwrite") as raised:
         ocp.save(path, {"a": 2})
     assert isinstance(raised.value, FileExistsError)
     assert ocp.load(path) == {"a": 1}

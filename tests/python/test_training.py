@@ -77,6 +77,16 @@ def test_by_default_saves_as_often_as_it_can_and_keeps_all(
     assert saved == steps(checkpointer) == list(range(5))
 
 
+def test_a_save_that_is_skipped_leaves_the_one_under_way_to_be_waited_for(
+    checkpointer: training.Checkpointer,
+) -> None:
+    responses = [checkpointer.save_async(step, {"w": np.ones(1 << 18)}) for step in range(20)]
+    saved = [step for step, response in enumerate(responses) if response is not None]
+    assert saved[0] == 0
+    checkpointer.wait()
+    assert steps(checkpointer) == saved
+
+
 def test_a_policy_in_python_is_asked_and_its_error_raised(tmp_path: pathlib.Path) -> None:
     class Odd:
         def should_save(self, step: Any, previous_steps: Any, *, context: Any) -> bool:
@@ -263,6 +273,15 @@ def test_after_close_nothing_is_done(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RuntimeError):
         checkpointer.save(1, {"a": 1})
     assert ocp.is_stepstone_checkpoint(tmp_path / "0")
+
+
+def test_its_directory_can_be_erased_while_it_is_open(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "run"
+    training.Checkpointer(path).save(7, {"a": 1})
+    stepstone.test_utils.erase_and_create_empty(path)
+    with training.Checkpointer(path) as checkpointer:
+        assert checkpointer.latest is None
+        assert checkpointer.save(0, {"a": 0})
 
 
 def test_a_manager_of_the_other_style_shares_the_run(tmp_path: pathlib.Path) -> None:

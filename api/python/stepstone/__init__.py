@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from stepstone import checkpoint_utils as checkpoint_utils
     from stepstone import checkpointers as checkpointers
     from stepstone import context as context
+    from stepstone import experimental as experimental
     from stepstone import future as future
     from stepstone import logging as logging
     from stepstone import metadata as metadata
@@ -69,14 +70,20 @@ if TYPE_CHECKING:
     from stepstone.checkpoint_manager import AbstractCheckpointManager as AbstractCheckpointManager
     from stepstone.checkpoint_manager import CheckpointManager as CheckpointManager
     from stepstone.context import Context as Context
+    from stepstone.functions import checkpointables_metadata as checkpointables_metadata
     from stepstone.functions import delete as delete
+    from stepstone.functions import delete_async as delete_async
     from stepstone.functions import is_checkpoint as is_checkpoint
+    from stepstone.functions import is_orbax_checkpoint as is_orbax_checkpoint
+    from stepstone.functions import is_stepstone_checkpoint as is_stepstone_checkpoint
     from stepstone.functions import load as load
     from stepstone.functions import load_async as load_async
     from stepstone.functions import load_checkpointables as load_checkpointables
+    from stepstone.functions import load_checkpointables_async as load_checkpointables_async
     from stepstone.functions import save as save
     from stepstone.functions import save_async as save_async
     from stepstone.functions import save_checkpointables as save_checkpointables
+    from stepstone.functions import save_checkpointables_async as save_checkpointables_async
     from stepstone.future import Future as Future
     from stepstone.options import AsyncOptions as AsyncOptions
     from stepstone.options import CheckpointManagerOptions as CheckpointManagerOptions
@@ -92,8 +99,8 @@ _native.set_error_factory(errors.from_code)
 # What is loaded when it is asked for: an attribute's module, and its name there.
 _MODULES = (
     "arrays checkpoint_args checkpoint_manager checkpoint_managers checkpoint_utils checkpointers "
-    "context future logging metadata multihost options partial path registry step test_utils torch "
-    "training transform tree utils v1"
+    "context experimental future logging metadata multihost options partial path registry step "
+    "test_utils torch training transform tree utils v1"
 ).split()
 _ATTRIBUTES = {
     name: module
@@ -101,8 +108,10 @@ _ATTRIBUTES = {
         "checkpoint_manager": "AbstractCheckpointManager CheckpointManager",
         "context": "Context",
         "functions": (
-            "delete is_checkpoint load load_async load_checkpointables save save_async "
-            "save_checkpointables"
+            "checkpointables_metadata delete delete_async is_checkpoint is_orbax_checkpoint "
+            "is_stepstone_checkpoint load load_async load_checkpointables "
+            "load_checkpointables_async save save_async save_checkpointables "
+            "save_checkpointables_async"
         ),
         "future": "Future",
         "options": "AsyncOptions CheckpointManagerOptions",

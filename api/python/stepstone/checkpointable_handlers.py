@@ -20,7 +20,7 @@ from stepstone._leaf_args import dtype_name
 from stepstone.args import JsonSave, ProtoRestore, ProtoSave
 from stepstone.context import get_context
 from stepstone.context_options import ArrayStorageOptions
-from stepstone.errors import InvalidArgumentError
+from stepstone.errors import InvalidArgumentError, UnsupportedError
 from stepstone.handlers import JsonCheckpointHandler, ProtoCheckpointHandler
 from stepstone.registry import DEFAULT_ITEM
 from stepstone.stateful import StatefulCheckpointable, typestr, with_files, written_files
@@ -37,6 +37,10 @@ __all__ = ["JsonHandler", "ProtoHandler", "PyTreeHandler", "StatefulCheckpointab
 _STORE_NAME = "checkpointable"
 _CHUNK_BYTES_MIN = 4 << 10
 _CHUNK_BYTES_MAX = 16 << 20
+
+
+class UnsupportedTargetError(UnsupportedError, TypeError):
+    """A target has a leaf that nothing can be restored into."""
 
 
 class TreeHandler:
@@ -99,7 +103,10 @@ class PyTreeHandler(TreeHandler):
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
         context = get_context()
-        target = None if abstract is None else _tree.to_native(abstract, target=True)
+        try:
+            target = None if abstract is None else _tree.to_native(abstract, target=True)
+        except UnsupportedError as error:
+            raise UnsupportedTargetError(f"item '{item}': the target's {error}") from error
         options = _native.RestoreOptions(
             target=target,
             partial_restore=context.pytree.loading.partial_load,

@@ -38,7 +38,12 @@ from stepstone.checkpointables import (
     load_item,
 )
 from stepstone.context import get_context
-from stepstone.errors import InvalidArgumentError, InvalidLayoutError, NotFoundError
+from stepstone.errors import (
+    InvalidArgumentError,
+    InvalidLayoutError,
+    NotFoundError,
+    StepAlreadyExistsError,
+)
 from stepstone.registry import DEFAULT_ITEM
 
 __all__ = [
@@ -165,13 +170,14 @@ def save_checkpointables(
     ValueError
         As `save`; a name is reserved; an object is None.
     """
-    _native.save_checkpoint(
-        os.fspath(path),
-        build_items(checkpointables),
-        is_single=False,
-        force=overwrite,
-        **_save_options(path, custom_metadata),
-    )
+    with _naming_overwrite(path):
+        _native.save_checkpoint(
+            os.fspath(path),
+            build_items(checkpointables),
+            is_single=False,
+            force=overwrite,
+            **_save_options(path, custom_metadata),
+        )
 
 
 def save_checkpointables_async(
@@ -215,6 +221,8 @@ def load(
         There is no checkpoint, or no such tree in it. A FileNotFoundError and a ValueError.
     ValueError
         It does not fit the target: the message lists the leaves. Stored bytes are damaged.
+    TypeError
+        The target has a leaf that nothing can be restored into.
     """
     check_loadable_name(checkpointable_name)
     with opened(path) as (step, item):
@@ -334,18 +342,30 @@ def begin_save(
     custom_metadata: Mapping[str, Any] | None = None,
 ) -> PendingSave:
     """Saves items in the background, as the current Context says."""
-    pending = _native.save_checkpoint_async(
-        os.fspath(path),
-        items,
-        is_single=False,
-        force=overwrite,
-        **_save_options(path, custom_metadata),
-    )
+    with _naming_overwrite(path):
+        pending = _native.save_checkpoint_async(
+            os.fspath(path),
+            items,
+            is_single=False,
+            force=overwrite,
+            **_save_options(path, custom_metadata),
+        )
     asynchronous = get_context().asynchronous
     response = PendingSave(pending, asynchronous.timeout_secs)
     if (callback := asynchronous.post_finalization_callback) is not None:
         response.on_complete(lambda _: callback())
     return response
+
+
+@contextlib.contextmanager
+def _naming_overwrite(path: PathLike) -> Iterator[None]:
+    """Gives the error for a path that is taken the words of these functions."""
+    try:
+        yield
+    except StepAlreadyExistsError as error:
+        raise StepAlreadyExistsError(
+            f"{os.fspath(path)} holds a checkpoint already: choose another path, or set overwrite"
+        ) from error
 
 
 def _save_options(path: PathLike, custom_metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -394,10 +414,13 @@ def tree_name(step: _native.Step, item: str | None, wanted: str | None) -> str:
             return STATE_NAME if STATE_NAME in trees else trees[0]
     if item is None and wanted in names:
         return wanted
-    raise MissingTreeError(
-        f"the checkpoint has no tree {item or wanted!r}, only {sorted(names)}: give one of them as "
-        "checkpointable_name"
-    )
+    if item is None and wanted is None:
+        found = f"was not saved as one object: it has {sorted(names)}"
+    elif wanted == AUTO_NAME:
+        found = f"has no tree, only {names}"
+    else:
+        found = f"has no {wanted!r} there, only {[item] if item else sorted(names)}"
+    raise MissingTreeError(f"the checkpoint {found}; say which with checkpointable_name")
 
 
 def target_of(abstract: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from stepstone import _exit, _json, _native
+from stepstone import _exit, _json, _live_managers, _native
 from stepstone._background import AsyncResponse, BackgroundWork, in_background
 from stepstone._deletion import check_deletable_name, items_without, replace_step
 from stepstone._files import as_path
@@ -108,6 +108,7 @@ class Checkpointer:
             storage=StorageOptions(compression="auto" if is_compressed else "none"),
             on_save=lambda found: self._logger.log_entry(commit_entry(found, path)),
         )
+        _live_managers.close_erased(path)
         self._manager = _native.Manager(
             path,
             options.to_native(guard=self._guard),
@@ -118,6 +119,7 @@ class Checkpointer:
         self._last_save: StepSave | None = None
         self._deletion: BackgroundWork[bool] | None = None
         _exit.close_at_exit(self)
+        _live_managers.add(self)
 
     @property
     def directory(self) -> Any:
@@ -281,7 +283,9 @@ class Checkpointer:
                 if raised_by_policy is not None:
                     raise raised_by_policy from error
                 raise
-            self._last_save = StepSave(self._manager, step, self._guard) if is_saved else None
+            if not is_saved:
+                return None
+            self._last_save = StepSave(self._manager, step, self._guard)
             return self._last_save
 
     def load(
@@ -454,6 +458,7 @@ class Checkpointer:
     def close(self) -> None:
         """As `wait`; every later call is a ClosedError. May be called again."""
         _exit.forget(self)
+        _live_managers.discard(self)
         try:
             self.wait()
         finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stepstone.tree import to_shape_dtype_struct
+from stepstone.arrays import Shape, to_shape_dtype_struct
 
 __all__ = [
     "AbstractArray",
@@ -19,7 +19,6 @@ __all__ = [
     "to_shape_dtype_struct",
 ]
 
-Shape = tuple[int, ...]
 DType = np.dtype[Any]
 Scalar = AbstractScalar = int | float | complex | np.number[Any] | bytes | bool
 # Anything with a shape and a dtype and, the second, with a sharding.
