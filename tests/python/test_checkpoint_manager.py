@@ -506,7 +506,17 @@ def test_html_shows_a_table_of_steps_and_a_tree_of_leaves_with_names_escaped(
         assert "&lt;script&gt;" in shown and "float64[2,3]" in shown and "(empty)" in shown
         assert shown.count("<ul>") == shown.count("</ul>")
         assert shown.count("<details") == shown.count("</details>")
-    assert "no steps" not in open_manager(tmp_path / "empty")._repr_html_()
+
+
+def test_html_of_a_long_run_shows_its_newest_steps(tmp_path: pathlib.Path) -> None:
+    with open_manager(tmp_path) as manager:
+        assert "0 steps" in manager._repr_html_() and "<table>" not in manager._repr_html_()
+        for step in range(120):
+            manager.save(step, args=ocp.args.StandardSave({"n": step}))
+        manager.wait_until_finished()
+        shown = manager._repr_html_()
+    assert shown.count("<tr>") == 52 and "120 steps" in shown and "70 earlier steps" in shown
+    assert "<td>119</td>" in shown and "<td>69</td>" not in shown
 
 
 def test_paths_are_of_the_kind_that_the_program_uses(

@@ -89,7 +89,7 @@ def test_orbaxs_policies_decide_what_is_saved(tmp_path: pathlib.Path, name: str)
 
 
 KEEPERS: dict[str, Any] = {
-    "all": (lambda: orbax.checkpoint_managers.PreserveAll(), list(range(8))),
+    "all": (lambda: orbax.checkpoint_managers.preservation_policy.PreserveAll(), list(range(8))),
     "latest": (lambda: orbax.checkpoint_managers.LatestN(2), [6, 7]),
     "every third": (lambda: orbax.checkpoint_managers.EveryNSteps(3), [0, 3, 6, 7]),
     "these": (lambda: orbax.checkpoint_managers.CustomSteps([1, 4]), [1, 4, 7]),

@@ -100,30 +100,19 @@ INTERRUPTED = """
 import os, signal, sys, threading
 import stepstone as ocp
 
-class Slow(ocp.CheckpointHandler):
-    \"\"\"Saves when it is told to, so that a wait for it lasts.\"\"\"
-    may_end = threading.Event()
-    def save(self, directory, item):
-        (directory / "item").write_text(item)
-        Slow.may_end.wait()
-    def restore(self, directory, item=None):
-        return (directory / "item").read_text()
-
-class SlowAsync(Slow, ocp.AsyncCheckpointHandler):
-    async def async_save(self, directory, item):
-        from concurrent.futures import ThreadPoolExecutor
-        return [ThreadPoolExecutor(1).submit(self.save, directory, item)]
-
-manager = ocp.CheckpointManager(sys.argv[1], item_handlers=SlowAsync())
-manager.save(0, "first")
+may_end = threading.Event()  # A save is over when its callback is, so that a wait for it lasts.
+callback = ocp.AsyncOptions(post_finalization_callback=may_end.wait)
+options = ocp.CheckpointManagerOptions(async_options=callback)
+manager = ocp.CheckpointManager(sys.argv[1], options=options)
+manager.save(0, args=ocp.args.StandardSave({"a": 1}))
 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     manager.wait_until_finished()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
-Slow.may_end.set()
+may_end.set()
 manager.wait_until_finished()  # The save itself was not disturbed.
-print(manager.restore(0))
+print(manager.restore(0)["a"])
 manager.close()
 """
 
@@ -131,7 +120,7 @@ manager.close()
 def test_a_keyboard_interrupt_ends_a_wait_and_not_the_save(
     run_python: Callable[..., str], tmp_path: pathlib.Path
 ) -> None:
-    assert run_python(INTERRUPTED, tmp_path / "run").split() == ["interrupted", "first"]
+    assert run_python(INTERRUPTED, tmp_path / "run").split() == ["interrupted", "1"]
 
 
 FORKED = """
@@ -187,7 +176,7 @@ assert ocp.CheckpointManager(sys.argv[1]).all_steps() == [0, 1]
 def test_a_forked_child_that_exits_leaves_the_parents_manager_alone(
     run_python: Callable[..., str], tmp_path: pathlib.Path
 ) -> None:
-    run_python(FORKED_AT_EXIT, tmp_path / "run")
+    run_python(FORKED_AT_EXIT, tmp_path / "run", timeout_s=30)
 
 
 EXITING = """
