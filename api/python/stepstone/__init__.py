@@ -43,6 +43,7 @@ from stepstone.registry import CheckpointHandlerRegistry, DefaultCheckpointHandl
 from stepstone.type_handlers import PLACEHOLDER, ArrayRestoreArgs, RestoreArgs, SaveArgs
 
 if TYPE_CHECKING:
+    from stepstone import abstract_checkpoint_manager as abstract_checkpoint_manager
     from stepstone import arrays as arrays
     from stepstone import checkpoint_args as checkpoint_args
     from stepstone import checkpoint_manager as checkpoint_manager
@@ -98,9 +99,9 @@ _native.set_error_factory(errors.from_code)
 
 # What is loaded when it is asked for: an attribute's module, and its name there.
 _MODULES = (
-    "arrays checkpoint_args checkpoint_manager checkpoint_managers checkpoint_utils checkpointers "
-    "context experimental future logging metadata multihost options partial path registry step "
-    "test_utils torch training transform tree utils v1"
+    "abstract_checkpoint_manager arrays checkpoint_args checkpoint_manager checkpoint_managers "
+    "checkpoint_utils checkpointers context experimental future logging metadata multihost options "
+    "partial path registry step test_utils torch training transform tree utils v1"
 ).split()
 _ATTRIBUTES = {
     name: module

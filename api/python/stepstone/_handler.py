@@ -95,21 +95,21 @@ class ItemHandler(AsyncCheckpointHandler):
 
     # Called by handlers that use this one in a directory of theirs, and by classes derived from it.
 
-    def save(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
-        given = arguments_of(self, True, args, kwargs)
-        item = (DEFAULT_ITEM, self.recorded_name, lambda: self.save_item(given))
+    def save(self, directory: Any, *given: Any, **kwargs: Any) -> Any:
+        args = arguments_of(self, True, given, kwargs)
+        item = (DEFAULT_ITEM, self.recorded_name, lambda: self.save_item(args))
         _native.save_checkpoint(os.fspath(directory), [item], is_single=True, force=True)
 
-    async def async_save(self, directory: Any, *args: Any, **kwargs: Any) -> list[Any] | None:
-        given = arguments_of(self, True, args, kwargs)
-        item = (DEFAULT_ITEM, self.recorded_name, lambda: self.save_item(given))
+    async def async_save(self, directory: Any, *given: Any, **kwargs: Any) -> list[Any] | None:
+        args = arguments_of(self, True, given, kwargs)
+        item = (DEFAULT_ITEM, self.recorded_name, lambda: self.save_item(args))
         _native.save_checkpoint(os.fspath(directory), [item], is_single=True, force=True)
         return None
 
-    def restore(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
-        given = arguments_of(self, False, args, kwargs)
+    def restore(self, directory: Any, *given: Any, **kwargs: Any) -> Any:
+        args = arguments_of(self, False, given, kwargs)
         with self._opened(directory) as (step, item):
-            return self.restore_item(step, item, given)
+            return self.restore_item(step, item, args)
 
     def metadata(self, directory: Any) -> Any:
         with self._opened(directory) as (step, item):

@@ -204,9 +204,13 @@ class _PyTreeRestorer:
         return [(known[labels], each) for labels, each in self._leaf_args.items()]
 
     @cached_property
+    def _metadata(self) -> _native.ItemMetadata:
+        return self._step.item_metadata(self._item)
+
+    @cached_property
     def _stored(self) -> dict[Labels, _native.LeafMetadata]:
         """The leaves of the checkpoint below `subtree`, by their paths from there."""
-        leaves = self._step.item_metadata(self._item).leaves
+        leaves = self._metadata.leaves
         if not self._args.subtree:
             return {leaf.labels: leaf for leaf in leaves}
         top = self._args.subtree
@@ -236,7 +240,8 @@ class _PyTreeRestorer:
 
     def _target(self) -> Any:
         """The target, with arrays of numpy where options say what is made of them."""
-        if not self._leaf_args:
+        # Where leaves come from other places, each may be one whose own value is kept.
+        if not self._leaf_args or self._args.transforms is not None:
             return self._args.item
         stored = {_as_text(labels): leaf for labels, leaf in self._stored.items()}
         paths = iter(flatten_with_paths(self._args.item))
@@ -335,15 +340,15 @@ _STAND_INS: dict[str, Any] = {
 
 def _target_leaf(leaf: Any, args: Any, stored: _native.LeafMetadata | None) -> Any:
     """What stands in the target for a leaf with options."""
-    if leaf is ...:
+    if leaf is ... or stored is None:
         return leaf
     if args.restore_type in (int, float, bool, str, complex, bytes):
         return args.restore_type
-    source = leaf
+    source: Any = leaf
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
         # Where there are options, the leaf itself means nothing in Orbax, and may be any number.
-        if stored is None or stored.dtype is None:
-            return leaf if stored is None else _STAND_INS.get(stored.kind, leaf)
+        if stored.dtype is None:
+            return _STAND_INS.get(stored.kind, leaf)
         source = stored
     elif _says_nothing(args):
         return leaf

@@ -58,6 +58,10 @@ class AbstractCheckpointer(abc.ABC):
     def restore(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Restores from `directory`."""
 
+    def structure(self, directory: Any) -> Any:
+        """Deprecated in Orbax: what `metadata` has."""
+        return None
+
     def metadata(self, directory: Any) -> Any:
         """Metadata of what is at `directory`."""
         return None

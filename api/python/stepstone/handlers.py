@@ -220,6 +220,12 @@ enable_post_merge_validation
     ) -> None:
         super().__init__(**kwargs)
 
+    def get_param_names(self, item: Any) -> Any:
+        """The same tree with the leaves' paths, as text, in their place."""
+        from stepstone.tree import get_param_names
+
+        return get_param_names(item)
+
 
 class ArrayCheckpointHandler(_TreeHandler):
     """Saves and restores one array or number, with `ArraySave` and `ArrayRestore`.
@@ -395,18 +401,18 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             )
         self.registry = HandlerRegistry(item_names, items_and_handlers, handler_registry)
 
-    def save(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
-        given = arguments_of(self, True, args, kwargs)
-        items, is_single = build_items(given, self.registry)
+    def save(self, directory: Any, *given: Any, **kwargs: Any) -> Any:
+        args = arguments_of(self, True, given, kwargs)
+        items, is_single = build_items(args, self.registry)
         _native.save_checkpoint(os.fspath(directory), items, is_single=is_single, force=True)
 
-    async def async_save(self, directory: Any, *args: Any, **kwargs: Any) -> list[Any] | None:
-        self.save(directory, *args, **kwargs)
+    async def async_save(self, directory: Any, *given: Any, **kwargs: Any) -> list[Any] | None:
+        self.save(directory, *given, **kwargs)
         return None
 
-    def restore(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
-        given = arguments_of(self, False, args, kwargs)
-        return open_and_restore(directory, given, self.registry)
+    def restore(self, directory: Any, *given: Any, **kwargs: Any) -> Any:
+        args = arguments_of(self, False, given, kwargs)
+        return open_and_restore(directory, args, self.registry)
 
     def metadata(self, directory: Any) -> Any:
         return path_metadata(directory, self.registry)

@@ -41,9 +41,12 @@ __all__ = [
     "StringHandler",
     "TypeHandler",
     "TypeHandlerRegistry",
+    "check_input_arguments",
     "create_type_handler_registry",
     "get_type_handler",
     "has_type_handler",
+    "is_supported_empty_value",
+    "is_supported_type",
     "register_standard_handlers_with_options",
     "register_type_handler",
     "supported_types",
@@ -173,7 +176,7 @@ class SingleReplicaArrayRestoreArgs(ArrayRestoreArgs):
     single_replica_sharding: Any = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class ParamInfo:
     """Where a `TypeHandler` finds, or puts, the files of one leaf.
 
@@ -185,19 +188,30 @@ class ParamInfo:
         A directory for this leaf alone, which exists.
     path : path, optional
         `parent_dir / name`.
-    keypath : tuple
-        No meaning here: a leaf's files do not depend on where it stands.
-    skip_deserialize, is_ocdbt_checkpoint, use_zarr3 : bool
-        Always False; handlers written for Orbax may ask.
+    keypath, skip_deserialize, byte_limiter, device_host_byte_limiter, is_ocdbt_checkpoint, \
+use_compression, use_zarr3, ocdbt_target_data_file_size, ts_context, value_typestr, \
+enable_pinned_host_transfer, raise_array_data_missing_error, write_shape, is_prioritized_key_fn
+        Nothing but their defaults: they are about how Orbax lays out its files. Handlers that were
+        written for it may look at them.
     """
 
     name: str
     parent_dir: Any
     path: Any = None
-    keypath: tuple[Any, ...] = ()
-    skip_deserialize: bool = False
-    is_ocdbt_checkpoint: bool = False
-    use_zarr3: bool = False
+    keypath: tuple[Any, ...] | None = None
+    skip_deserialize: bool | None = None
+    byte_limiter: Any = None
+    device_host_byte_limiter: Any = None
+    is_ocdbt_checkpoint: bool | None = None
+    use_compression: bool | None = True
+    use_zarr3: bool | None = False
+    ocdbt_target_data_file_size: int | None = None
+    ts_context: Any = None
+    value_typestr: str | None = None
+    enable_pinned_host_transfer: bool = False
+    raise_array_data_missing_error: bool = True
+    write_shape: tuple[int, ...] | None = None
+    is_prioritized_key_fn: Any = None
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -450,6 +464,47 @@ def supported_types() -> list[Any]:
     return [ty for ty, _ in _stored_types()]
 
 
+def is_supported_type(value: Any, pytree_metadata_options: Any = None) -> bool:
+    """Whether the package stores a leaf like `value` itself.
+
+    Parameters
+    ----------
+    value : object
+        The leaf.
+    pytree_metadata_options : object, optional
+        No effect: the kinds of containers are always recorded.
+    """
+    return isinstance(value, tuple(supported_types())) or is_supported_empty_value(value)
+
+
+def is_supported_empty_value(value: Any, pytree_metadata_options: Any = None) -> bool:
+    """Whether `value` is None, or a container without anything in it.
+
+    Parameters
+    ----------
+    value : object
+        A node of a tree.
+    pytree_metadata_options : object, optional
+        No effect: the kinds of containers are always recorded.
+    """
+    from stepstone.tree import is_empty_node
+
+    return value is None or bool(is_empty_node(value))
+
+
+def check_input_arguments(*args: Any) -> None:
+    """Whether sequences are of one length, and not empty.
+
+    Raises
+    ------
+    ValueError
+        They are not.
+    """
+    lengths = {len(each) for each in args}
+    if len(lengths) > 1 or 0 in lengths:
+        raise InvalidArgumentError(f"sequences of one length are needed, not of {sorted(lengths)}")
+
+
 def register_standard_handlers_with_options(**kwargs: Any) -> None:
     """Does nothing: options of how Orbax stores numbers and arrays have no meaning here."""
 
@@ -501,7 +556,7 @@ def _deserialized(handler: TypeHandler, files: object) -> object:
     with scratch_directory() as scratch:
         with zipfile.ZipFile(io.BytesIO(files)) as archive:
             archive.extractall(scratch.path)
-        info = ParamInfo(_LEAF_NAME, as_path(scratch.path))
+        info = ParamInfo(name=_LEAF_NAME, parent_dir=as_path(scratch.path))
         return run_coroutine(handler.deserialize([info], [RestoreArgs()]))[0]
 
 
@@ -511,7 +566,7 @@ def _serialized(handler: TypeHandler, value: object) -> bytes:
 
     with scratch_directory() as scratch:
         directory = as_path(scratch.path)
-        info = ParamInfo(_LEAF_NAME, directory)
+        info = ParamInfo(name=_LEAF_NAME, parent_dir=directory)
         wait_for(list(run_coroutine(handler.serialize([value], [info], [SaveArgs()])) or ()))
         handler.finalize(directory)
         files = io.BytesIO()
