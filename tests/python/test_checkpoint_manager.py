@@ -539,3 +539,32 @@ else:
         print(type(manager.directory / "x").__module__.partition(".")[0])
 """
     assert run_python(program, tmp_path / "run").split() == ["pathlib", "etils"]
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+import stepstone as ocp
+
+may_end = threading.Event()
+callback = ocp.AsyncOptions(post_finalization_callback=may_end.wait)
+manager = ocp.CheckpointManager(
+    sys.argv[1], options=ocp.CheckpointManagerOptions(async_options=callback)
+)
+manager.save(0, args=ocp.args.StandardSave({"a": 1}))
+for call in (manager.wait_until_finished, manager.close):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        call()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+may_end.set()
+manager.close()
+print(manager.all_steps())
+"""
+
+
+def test_a_keyboard_interrupt_ends_a_wait_and_not_the_manager(
+    tmp_path: pathlib.Path, run_python: Callable[..., str]
+) -> None:
+    output = run_python(INTERRUPTED, tmp_path)
+    assert output.splitlines() == ["interrupted", "interrupted", "[0]"]

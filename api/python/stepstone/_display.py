@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # A notebook shows so many steps, and so many leaves of a tree; the rest is counted.
-_STEPS_MAX = 50
+STEPS_MAX = 50
 _LEAVES_MAX = 500
 _TEXT_STEPS_MAX = 6
 
@@ -78,31 +78,31 @@ def manager_text(directory: str, names: Sequence[str], remarks: Sequence[str]) -
 
 def manager_html(
     directory: str,
+    step_count: int,
     rows: Sequence[StepRow],
     remarks: Sequence[str],
     items: Mapping[str, Any],
 ) -> str:
-    """A table of steps, and a tree of the leaves of each item of the newest."""
+    """A table of the newest of `step_count` steps, and a tree of the leaves of the newest's items."""
     title = f"<b>CheckpointManager</b> <code>{html.escape(directory)}</code>"
     size = size_text(disk_usage(directory))
-    facts = [f"{len(rows)} steps", f"{size} on disk", *remarks]
+    facts = [f"{step_count} steps", f"{size} on disk", *remarks]
     parts = [f"<div>{title}: {html.escape('; '.join(facts))}</div>"]
     if rows:
-        parts.append(_step_table(rows))
+        parts.append(_step_table(step_count - len(rows), rows))
     for name, metadata in items.items():
         summary = f"<code>{html.escape(name)}</code> of the newest step"
         parts.append(f"<details><summary>{summary}</summary>{_item_html(metadata)}</details>")
     return "".join(parts)
 
 
-def _step_table(rows: Sequence[StepRow]) -> str:
+def _step_table(hidden: int, rows: Sequence[StepRow]) -> str:
     metrics = sorted({name for row in rows for name in row.metrics or {}})
     heads = ["step", "committed", "size", *metrics]
     lines = ["<tr>" + "".join(f"<th>{html.escape(head)}</th>" for head in heads) + "</tr>"]
-    hidden = len(rows) - _STEPS_MAX
     if hidden > 0:
         lines.append(f"<tr><td colspan={len(heads)}>{hidden} earlier steps</td></tr>")
-    for row in rows[-_STEPS_MAX:]:
+    for row in rows:
         moment = datetime.datetime.fromtimestamp(row.committed_ns / 1e9)
         values = [_number_text((row.metrics or {}).get(name)) for name in metrics]
         cells = [row.name, f"{moment:%Y-%m-%d %H:%M:%S}", size_text(row.size_bytes), *values]

@@ -672,12 +672,15 @@ class CheckpointManager(AbstractCheckpointManager):
     def _repr_html_(self) -> str:
         from stepstone import _display
 
+        steps = self.all_steps()
         rows: list[_display.StepRow] = []
         described: Any = None
-        for step in self.all_steps():
+        for step in steps[-_display.STEPS_MAX :]:
             try:
                 with self._holding(step, is_for_metadata=True) as held:
-                    found, described = held.metadata(), item_metadata(held, self._registry)
+                    found = held.metadata()
+                    if step == steps[-1]:
+                        described = item_metadata(held, self._registry)
             except NotFoundError:
                 continue  # Retired meanwhile.
             metrics = None if found.metrics is None else _json.loads(found.metrics)
@@ -686,5 +689,6 @@ class CheckpointManager(AbstractCheckpointManager):
                 _display.StepRow(name, found.commit_timestamp_ns, found.size_bytes, metrics)
             )
         items = described if isinstance(described, Composite) else {DEFAULT_ITEM: described}
-        directory = os.fspath(self._directory)
-        return _display.manager_html(directory, rows, self._remarks(), items if rows else {})
+        return _display.manager_html(
+            os.fspath(self._directory), len(steps), rows, self._remarks(), items if rows else {}
+        )

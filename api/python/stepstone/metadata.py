@@ -14,7 +14,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -158,6 +158,19 @@ class ArrayMetadata(Metadata):
     sharding: Any
     dtype: np.dtype[Any] | None
     storage: StorageMetadata | None = None
+
+    @classmethod
+    def from_shape_dtype_struct(
+        cls, s: Any, name: str | None = None, directory: pathlib.Path | None = None
+    ) -> Self:
+        """Of anything with a shape, a dtype and perhaps a sharding, such as an abstract array."""
+        return cls(
+            name=name or "",
+            directory=directory,
+            shape=tuple(s.shape),
+            sharding=getattr(s, "sharding", None),
+            dtype=np.dtype(s.dtype),
+        )
 
     @property
     def ndim(self) -> int:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-import logging
 import os
 import pathlib
 import re
@@ -51,7 +50,10 @@ __all__ = [
     "step_prefix_with_underscore",
 ]
 
-_logger = logging.getLogger("stepstone")
+# Names of steps with a prefix; and of what Orbax has not committed, of which there is none here.
+ALLOWED_STEP_NAME_PATTERN = r"(.+)_(\d+)"
+TMP_DIR_SUFFIX = ".orbax-checkpoint-tmp"
+TMP_DIR_STEP_PATTERN = r".*?_*?(\d+)\.orbax-checkpoint-tmp"
 
 _M = TypeVar("_M")
 
