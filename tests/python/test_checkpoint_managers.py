@@ -30,7 +30,7 @@ def infos(steps: Sequence[int], metrics: Sequence[Any] = ()) -> list[policies.Ch
 
 
 def saved_by(policy: Any, steps: Sequence[int], **context: bool) -> list[int]:
-    """What a policy saves of `steps`, a minute after each other, each save being done by the next."""
+    """What a policy saves of `steps`, which are a minute apart; each save is done by the next."""
     saved: list[policies.CheckpointInfo] = []
     for info in infos(steps):
         if policy.should_save(info, saved, context=policies.DecisionContext(**context)):

@@ -227,7 +227,9 @@ assert args["abstract"].restore_type is np.ndarray
 assert args["placed"].restore_type is jax.Array and args["placed"].sharding == sharding
 assert args["key"].dtype is None and args["key"].global_shape is None
 shardings = jax.tree.map(lambda _: sharding, target)
-args = ocp.checkpoint_utils.construct_restore_args(target, shardings, set_global_shape=False, strict=False)
+args = ocp.checkpoint_utils.construct_restore_args(
+    target, shardings, set_global_shape=False, strict=False
+)
 assert args["abstract"].sharding == sharding and args["abstract"].global_shape is None
 assert not args["abstract"].strict
 """

@@ -157,10 +157,11 @@ import numpy as np
 import stepstone as ocp
 
 with ocp.CheckpointManager(sys.argv[1]) as manager:
-    manager.save(0, args=ocp.args.StandardSave({"a": [np.zeros((2, 3)), 1]}, custom_metadata={"x": [1]}))
+    state = {"a": [np.zeros((2, 3)), 1]}
+    manager.save(0, args=ocp.args.StandardSave(state, custom_metadata={"x": [1]}))
     import jax
     found = manager.item_metadata(0)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, found, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, found)
     assert isinstance(shapes, ocp.metadata.TreeMetadata) and shapes.custom_metadata == {"x": [1]}
     assert shapes.tree == {"a": [(2, 3), ()]}, shapes.tree
     assert len(jax.tree.leaves(found)) == 2

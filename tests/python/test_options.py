@@ -71,7 +71,7 @@ NO_EFFECT: list[dict[str, Any]] = [
         "enable_per_process_directory_creation": True,
     },
     {"file_options": options_module.FileOptions(path_permission_mode=0o750)},
-    {"atomicity_options": options_module.AtomicityOptions(options_module.AtomicityMode.COMMIT_FILE)},
+    {"atomicity_options": options_module.AtomicityOptions(allow_legacy_atomic_rename=True)},
     {"temporary_path_class": object},
     {"lightweight_initialize": True},
     {"enable_should_save_is_saving_in_progress_check": False},
@@ -216,8 +216,9 @@ def test_defaults_and_order_are_those_of_orbax() -> None:
     for field, other in zip(ours, theirs):
         assert field.default == other.default, field.name
         if dataclasses.is_dataclass(getattr(default, field.name)):
-            other_value = getattr(orbax.CheckpointManagerOptions(), field.name)
-            assert dataclasses.asdict(getattr(default, field.name)) == dataclasses.asdict(other_value)
+            values = [getattr(default, field.name)]
+            values.append(getattr(orbax.CheckpointManagerOptions(), field.name))
+            assert dataclasses.asdict(values[0]) == dataclasses.asdict(values[1])
     assert dataclasses.asdict(ocp.AsyncOptions()) == dataclasses.asdict(orbax.AsyncOptions())
 
 

@@ -83,7 +83,7 @@ def manager_html(
     remarks: Sequence[str],
     items: Mapping[str, Any],
 ) -> str:
-    """A table of the newest of `step_count` steps, and a tree of the leaves of the newest's items."""
+    """A table of the newest of `step_count` steps, and trees of the newest's leaves."""
     title = f"<b>CheckpointManager</b> <code>{html.escape(directory)}</code>"
     size = size_text(disk_usage(directory))
     facts = [f"{step_count} steps", f"{size} on disk", *remarks]

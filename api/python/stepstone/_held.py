@@ -1,7 +1,8 @@
-"""Steps that an evaluator of this process holds: they stay readable although the trainer retires them.
+"""Steps that an evaluator of this process holds: they stay readable although the trainer retires
+them.
 
-`checkpoint_utils` holds the step that it yields. Who reads that step finds it here when the store, which
-another process writes, does not list it any more.
+`checkpoint_utils` holds the step that it yields. Who reads that step finds it here when the store,
+which another process writes, does not list it any more.
 """
 
 from __future__ import annotations

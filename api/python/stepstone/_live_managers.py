@@ -1,7 +1,8 @@
 """The managers of this process that are open, for those that erase their directories.
 
-Notebooks run a cell again that erases a directory and makes a manager for it, while the manager of the
-first time is still open. A store stays locked as long as it is open, and so that manager is closed.
+Notebooks run a cell again that erases a directory and makes a manager for it, while the manager of
+the first time is still open. A store stays locked as long as it is open, and so that manager is
+closed.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def close_below(directory: PathLike) -> None:
 
 
 def close_erased(directory: PathLike) -> None:
-    """Closes the managers of a store that is not there any more, before another one is made there."""
+    """Closes the managers of a store that is not there any more, before one is made there."""
     opened = os.path.realpath(directory)
     for path, manager in _directories():
         if path == opened and not os.path.exists(os.path.join(path, "HEAD")):

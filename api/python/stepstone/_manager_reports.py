@@ -56,6 +56,7 @@ class Reporter:
 
         def report(reached_preemption: bool) -> None:
             end = time.time()
+            since_previous = None if previous is None else begin - previous
             self._last_save_end = end
             self._log(
                 lambda: SaveStepStatistics(
@@ -66,7 +67,7 @@ class Reporter:
                     synchronous=is_synchronous,
                     wait_for_prev_start_time=begin if is_synchronous else None,
                     wait_for_prev_duration_secs=0.0 if is_synchronous else None,
-                    time_between_consecutive_saves_sec=None if previous is None else begin - previous,
+                    time_between_consecutive_saves_sec=since_previous,
                     checkpointer_blocking_start_time=begin,
                     checkpointer_blocking_duration_secs=end - begin,
                     checkpoint_manager_blocking_start_time=begin,

@@ -17,7 +17,7 @@ _STEP_MAX = 2**63 - 1
 
 
 def as_path(path: PathLike) -> pathlib.Path:
-    """A path object: etils' where the program uses that (it has the same methods), else pathlib's."""
+    """A path object: etils' where the program uses that, with the same methods, else pathlib's."""
     epath: Any = sys.modules.get("etils.epath")
     made: pathlib.Path = (pathlib if epath is None else epath).Path(path)
     return made

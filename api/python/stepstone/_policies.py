@@ -1,4 +1,4 @@
-"""What policies for saving and for keeping have in common; `checkpoint_managers` has the policies."""
+"""What policies for saving and for keeping have in common; see `checkpoint_managers`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def to_native(info: PolicyCheckpointInfo) -> _native.CheckpointInfo:
 
 
 def plain_metrics(metrics: Any) -> Any:
-    """Metrics with their arrays and scalars of numpy, jax or torch as Python's numbers and lists."""
+    """Metrics, with arrays and scalars of numpy, jax or torch as Python's lists and numbers."""
     if isinstance(metrics, dict) or (hasattr(metrics, "keys") and hasattr(metrics, "items")):
         return {key: plain_metrics(value) for key, value in metrics.items()}
     if isinstance(metrics, (list, tuple)):

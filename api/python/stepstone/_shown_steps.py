@@ -1,7 +1,7 @@
 """Which steps a manager shows: those that are durable, and those that are on their way.
 
-A step that is being saved in the background counts as there from the moment `save` returns, and what
-its commit will retire as gone. So programs see what they see with Orbax, without waiting.
+A step that is being saved in the background counts as there from the moment `save` returns, and
+what its commit will retire as gone. So programs see what they see with Orbax, without waiting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Policies: when a manager saves, and which checkpoints it keeps.
 
 A policy for saving answers `should_save` at every `CheckpointManager.save`; one for keeping answers
-`should_preserve` in the commit of every save, and what it does not keep is retired in the same instant
-as the new step appears. Whatever it says, the step that is being saved survives its own commit.
+`should_preserve` in the commit of every save, and what it does not keep is retired in the same
+instant as the new step appears. Whatever it says, the step that is being saved survives its own
+commit.
 
 The policies here are decided by the C++ library. One of your own is any object with that method:
 
@@ -13,8 +14,8 @@ The policies here are decided by the C++ library. One of your own is any object 
 ...     [CheckpointInfo(step) for step in range(3, 8)], context=PreservationContext())
 [False, True, False, True, True]
 
-Policies of Orbax are taken as well. A policy must not call the manager; what it raises is raised by the
-`save` or, where it was asked in the background, by the next wait.
+Policies of Orbax are taken as well. A policy must not call the manager; what it raises is raised by
+the `save` or, where it was asked in the background, by the next wait.
 """
 
 from __future__ import annotations

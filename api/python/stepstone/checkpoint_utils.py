@@ -1,7 +1,7 @@
 """Following a run from an evaluator, and arguments for restoring a tree.
 
-An evaluator may be in the trainer's process or in another one. The step that it is given is held while it
-works with it: it stays readable although the trainer retires it, and nothing is copied.
+An evaluator may be in the trainer's process or in another one. The step that it is given is held
+while it works with it: it stays readable although the trainer retires it, and nothing is copied.
 
 >>> import tempfile
 >>> import stepstone as ocp

@@ -1,14 +1,14 @@
 """Loggers: who is told about saves and restores.
 
-The package logs through Python's `logging`, under the name "stepstone": warnings are shown unless the
-program says otherwise, and what is done, step by step, at the level INFO:
+The package logs through Python's `logging`, under the name "stepstone": warnings are shown unless
+the program says otherwise, and what is done, step by step, at the level INFO:
 
 >>> import logging
 >>> logging.getLogger("stepstone").setLevel(logging.INFO)  # Tell me more.
 >>> logging.getLogger("stepstone").setLevel(logging.NOTSET)  # As it was.
 
-The `logger` of a `CheckpointManager` is given entries besides: dicts with the fields of the classes in
-`step_statistics`. There is no logger for a cloud: derive one from `AbstractLogger`.
+The `logger` of a `CheckpointManager` is given entries besides: dicts with the fields of the classes
+in `step_statistics`. There is no logger for a cloud: derive one from `AbstractLogger`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a checkpoint says without its arrays being read.
 
-`CheckpointManager.metadata(step)` and `Checkpointer.metadata(path)` give a `StepMetadata`. A tree that was
-saved is described by a `TreeMetadata`: the same tree, with an `ArrayMetadata`, `ScalarMetadata`,
-`StringMetadata` or `BytesMetadata` in the place of each leaf. It can be the target of a restore.
+`CheckpointManager.metadata(step)` and `Checkpointer.metadata(path)` give a `StepMetadata`. A tree
+that was saved is described by a `TreeMetadata`: the same tree, with an `ArrayMetadata`,
+`ScalarMetadata`, `StringMetadata` or `BytesMetadata` in the place of each leaf. It can be the
+target of a restore.
 
 Shardings are not stored: an array is whole in a checkpoint, and goes wherever a target says.
 """

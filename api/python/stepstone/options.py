@@ -1,7 +1,7 @@
 """Options of managers and checkpointers.
 
-Orbax's own objects of the same names are taken wherever these are. Options that have no meaning here are
-accepted, and their documentation says why they change nothing.
+Orbax's own objects of the same names are taken wherever these are. Options that have no meaning
+here are accepted, and their documentation says why they change nothing.
 """
 
 from __future__ import annotations
@@ -525,5 +525,7 @@ def adopt_options(options: Any) -> CheckpointManagerOptions:
     names = [field.name for field in dataclasses.fields(CheckpointManagerOptions)]
     values = {name: getattr(options, name) for name in names if hasattr(options, name)}
     if "save_interval_steps" not in values:
-        raise TypeError(f"options have to be CheckpointManagerOptions, not {type(options).__name__}")
+        raise TypeError(
+            f"options have to be CheckpointManagerOptions, not {type(options).__name__}"
+        )
     return CheckpointManagerOptions(**values)

@@ -1,9 +1,10 @@
 """Names and paths of steps.
 
-A store has no directories for its steps: a step is a number in a database. It has a path all the same,
-STORE/STEP, or under any name that a `NameFormat` gives it ("STORE/step_00023"), which works wherever a
-checkpoint is read: `Checkpointer.restore(path)`, `ocp.load(path)`. Nothing can be listed or opened
-there with other tools; `checkpoint_steps` and the formats' `find_all` list the steps of a store.
+A store has no directories for its steps: a step is a number in a database. It has a path all the
+same, STORE/STEP, or under any name that a `NameFormat` gives it ("STORE/step_00023"), which works
+wherever a checkpoint is read: `Checkpointer.restore(path)`, `ocp.load(path)`. Nothing can be listed
+or opened there with other tools; `checkpoint_steps` and the formats' `find_all` list the steps of a
+store.
 
 >>> standard_name_format(step_prefix="step", step_format_fixed_length=5).build_name(23)
 'step_00023'
@@ -249,7 +250,7 @@ def is_standard_name_format(name_format: NameFormat) -> bool:
 
 
 def single_host_load_and_broadcast_name_format(name_format: NameFormat) -> NameFormat:
-    """The format with `single_host_load_and_broadcast` set; ValueError unless it is a standard one."""
+    """The format with `single_host_load_and_broadcast` set; ValueError if it is no standard one."""
     if not isinstance(name_format, _StandardNameFormat):
         raise InvalidArgumentError(f"{name_format} is no standard name format")
     return dataclasses.replace(name_format, single_host_load_and_broadcast=True)
@@ -332,7 +333,7 @@ def step_metadata_of_checkpoint_path(
     for found in name_format.find_all(path.parent):
         if found.path.name == path.name:
             return found
-    raise InvalidArgumentError(f"{path} is not the path of a step: {path.parent} has none so called")
+    raise InvalidArgumentError(f"{path} is no path of a step: {path.parent} has none so called")
 
 
 def find_step_path(
