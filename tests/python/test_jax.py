@@ -274,10 +274,12 @@ def test_flax_train_states(stored: Any) -> None:
     optimizer = optax.chain(optax.clip(1.0), optax.adamw(1e-3), masked)
     state = TrainState.create(apply_fn=print, params=params, tx=optimizer)
     restore = stored(state)
-    for target in (state, jax.eval_shape(lambda: state)):
+    # What jax makes abstract has an array in the place of the number of steps.
+    in_abstract = state.replace(step=jnp.zeros((), jnp.int32))
+    for target, expected in ((state, state), (jax.eval_shape(lambda: state), in_abstract)):
         restored = restore(target)
         assert isinstance(restored, TrainState) and restored.apply_fn is print
-        assert same(restored, state)
+        assert same(restored, expected)
         restored.apply_gradients(grads=params)
     as_saved = restore()
     assert as_saved["step"] == as_saved.step == 0

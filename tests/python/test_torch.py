@@ -22,7 +22,7 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
     assert type(a) is type(b), where
     if isinstance(a, torch.Tensor):
         assert (a.dtype, a.shape, a.requires_grad) == (b.dtype, b.shape, b.requires_grad), where
-        bits_a, bits_b = (t.detach().contiguous().view(-1).view(torch.uint8) for t in (a, b))
+        bits_a, bits_b = (t.detach().resolve_conj().contiguous().view(-1).view(torch.uint8) for t in (a, b))
         assert torch.equal(bits_a, bits_b), where
     elif isinstance(a, torch.Generator):
         assert torch.equal(a.get_state(), b.get_state()), where

@@ -31,7 +31,7 @@ def test_flattened_trees_of_jax_become_dicts_and_lists() -> None:
     def again(tree: Any) -> Any:
         return utils.from_flattened_with_keypath(jax.tree_util.tree_flatten_with_path(tree)[0])
 
-    assert again({"a": (1, {"b": [2, 3]}), 5: 4}) == {"a": [1, {"b": [2, 3]}], "5": 4}
+    assert again({"a": (1, {"b": [2, 3]}), "c": {5: 4}}) == {"a": [1, {"b": [2, 3]}], "c": {"5": 4}}
     assert again(7) == 7
     keys = [path for path, _ in jax.tree_util.tree_flatten_with_path({"a": [1]})[0]][0]
     assert utils.tuple_path_from_keypath(keys) == ("a", "0")

@@ -119,7 +119,7 @@ def _common_converter(cls: type, mode: _Mode) -> Converter:
     if cls is type and mode.is_target:
         return _target_type
     if not issubclass(cls, type):
-        if hasattr(cls, "__array__"):
+        if hasattr(cls, "__array__") or cls.__module__ == "array":  # array.array
             return _array_like
         if mode.is_target:
             return abstract_array
@@ -155,10 +155,11 @@ def _ndarray(mode: _Mode, value: np.ndarray[Any, Any]) -> object:
     array = np.asarray(value)
     dtype = array.dtype
     if not dtype.isnative:
-        native = array.astype(dtype.newbyteorder("="))
-        return mode.leaf(native, lambda restored: restored.astype(dtype))
+        array = array.astype(dtype.newbyteorder("="))
     if dtype.kind in "mMUS":
-        return _encoded(array, lambda restored: restored)
+        return _encoded(array, lambda restored: restored.astype(dtype, copy=False))
+    if not dtype.isnative:
+        return mode.leaf(array, lambda restored: restored.astype(dtype))
     if not is_storable_dtype(dtype.name):
         raise RefusedLeaf(value, _why_not_stored(dtype))
     cls = type(value)

@@ -65,7 +65,7 @@ def _refuse_kind(value: Any) -> object:
     advice = "save its state_dict()"
     if isinstance(value, (torch.device, torch.dtype)):
         advice = "save str() of it"
-    raise RefusedLeaf(value, f"a {type(value).__name__} of torch is no state; {advice}")
+    raise RefusedLeaf(value, f"torch's {type(value).__name__} is no state; {advice}")
 
 
 # Tensors.
@@ -183,6 +183,8 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: Any = None) -> Any:
     torch = torch_module()
     if dtype is None:
         dtype = dtype_of(array.dtype.name)
+    if array.size == 0:
+        return torch.empty(array.shape, dtype=dtype)  # With torch's strides.
     if array.dtype.isbuiltin == 1:
         tensor = torch.from_numpy(array)
         return tensor if tensor.dtype == dtype else tensor.view(dtype)
