@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <new>
 
 namespace stepstone {
@@ -10,17 +11,35 @@ namespace {
 
 constexpr std::size_t kHugePageSizeBytes = std::size_t{2} << 20;
 
+// Free page reporting is on when the kernel has the order of the blocks that it reports; without a
+// hypervisor that listens, the order is negative or above any that there is.
+bool reports_free_pages() {
+  constexpr int kOrderMax = 9;  // 2 MiB.
+  std::ifstream file("/sys/module/page_reporting/parameters/page_reporting_order");
+  int order = -1;
+  return file >> order && order >= 0 && order <= kOrderMax;
+}
+
 }  // namespace
 
+bool huge_pages_pay() {
+  static const bool pay = !reports_free_pages();
+  return pay;
+}
+
 std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes) {
+  constexpr std::size_t kSmall = 4096;
+  // What the bytes are handed to may want whole cache lines, as XLA does.
+  constexpr std::size_t kAlignment = 64;
+  if (size_bytes < kSmall) return std::make_shared_for_overwrite<std::byte[]>(size_bytes);
   // Less has no huge page inside of it, or hardly one.
-  if (size_bytes < 2 * kHugePageSizeBytes) {
-    return std::make_shared_for_overwrite<std::byte[]>(size_bytes);
-  }
+  const bool is_huge = size_bytes >= 2 * kHugePageSizeBytes && huge_pages_pay();
   void* memory = nullptr;
-  if (posix_memalign(&memory, kHugePageSizeBytes, size_bytes) != 0) throw std::bad_alloc();
+  if (posix_memalign(&memory, is_huge ? kHugePageSizeBytes : kAlignment, size_bytes) != 0) {
+    throw std::bad_alloc();
+  }
   // Advice: where the kernel does not take it, small pages do.
-  madvise(memory, size_bytes / kHugePageSizeBytes * kHugePageSizeBytes, MADV_HUGEPAGE);
+  if (is_huge) madvise(memory, size_bytes / kHugePageSizeBytes * kHugePageSizeBytes, MADV_HUGEPAGE);
   return {static_cast<std::byte*>(memory), [](std::byte* bytes) { std::free(bytes); }};
 }
 

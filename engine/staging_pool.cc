@@ -10,6 +10,7 @@
 #include <limits>
 #include <mutex>
 
+#include "engine/huge_memory.h"
 #include "engine/parallel.h"
 #include "format/assert.h"
 
@@ -43,7 +44,7 @@ std::byte* map_slabs(std::uint64_t count) {
   munmap(slabs + size, kHugePageSizeBytes - head);
   // Advice that may be refused. The second: a child of fork() that shared these pages would make
   // this process fault again in each of them.
-  madvise(slabs, size, MADV_HUGEPAGE);
+  if (huge_pages_pay()) madvise(slabs, size, MADV_HUGEPAGE);
   madvise(slabs, size, MADV_DONTFORK);
   return slabs;
 }
