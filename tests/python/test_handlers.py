@@ -348,3 +348,82 @@ def test_a_handler_gets_a_path_of_etils_where_that_is_used(tmp_path: pathlib.Pat
     with ocp.Checkpointer(IteratorHandler()) as checkpointer:
         checkpointer.save(epath.Path(tmp_path) / "a", ITERATOR)
     assert isinstance(IteratorHandler.directories[-1], epath.Path)
+
+
+def test_handlers_written_for_orbax_work_as_they_are(tmp_path: pathlib.Path) -> None:
+    orbax: Any = pytest.importorskip("orbax.checkpoint", reason="Orbax is absent")
+
+    class Notes(orbax.AsyncCheckpointHandler):  # type: ignore[misc]
+        async def async_save(self, directory: Any, args: Any) -> Any:
+            async def write() -> None:
+                (directory / "notes.txt").write_text(args.text)
+
+            return [orbax.future.CommitFutureAwaitingContractedSignals(write())]
+
+        def save(self, directory: Any, args: Any) -> None:
+            raise AssertionError("async_save is there")
+
+        def restore(self, directory: Any, args: Any) -> Any:
+            return (directory / "notes.txt").read_text()
+
+    @orbax.args.register_with_handler(Notes, for_save=True, for_restore=True)
+    @dataclasses.dataclass
+    class NotesArgs(orbax.args.CheckpointArgs):  # type: ignore[misc]
+        text: str = ""
+
+    state = {"w": np.arange(3)}
+    both = orbax.args.Composite(notes=NotesArgs("a"), state=orbax.args.StandardSave(state))
+    for number, handler in enumerate(
+        [
+            ocp.CompositeCheckpointHandler(),
+            orbax.CompositeCheckpointHandler(),
+            orbax.CompositeCheckpointHandler("notes", "state"),
+            orbax.CompositeCheckpointHandler(notes=Notes(), state=None),
+        ]
+    ):
+        with ocp.AsyncCheckpointer(handler) as checkpointer:
+            checkpointer.save(tmp_path / str(number), args=both)
+            restored = checkpointer.restore(tmp_path / str(number))
+            assert restored.notes == "a"
+            trees.assert_same(restored.state, state)
+    with ocp.CheckpointManager(tmp_path / "run", item_handlers={"notes": Notes()}) as manager:
+        manager.save(0, args=ocp.args.Composite(notes=NotesArgs("b")))
+        assert manager.restore(0).notes == "b"
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        assert manager.restore(0).notes == "b"
+    with ocp.Checkpointer(orbax.JsonCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "json", {"a": 1})
+        assert checkpointer.restore(tmp_path / "json") == {"a": 1}
+
+
+def test_an_item_may_be_a_composite_itself(tmp_path: pathlib.Path) -> None:
+    inner = ocp.args.Composite(a=ocp.args.StandardSave({"n": 1}), b=ocp.args.JsonSave([2]))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "a", ocp.args.Composite(inner=inner))
+        assert dict(checkpointer.restore(tmp_path / "a").inner) == {"a": {"n": 1}, "b": [2]}
+
+
+def test_a_store_that_another_process_wrote_needs_only_the_handlers_module(
+    tmp_path: pathlib.Path, run_python: Any
+) -> None:
+    program = """
+import sys
+import stepstone as ocp
+with ocp.CheckpointManager(sys.argv[1]) as manager:
+    try:
+        manager.restore(0)
+    except ValueError as error:
+        assert "test_handlers.IteratorHandler" in str(error) and "'iterator'" in str(error), error
+    else:
+        raise SystemExit("no error")
+    assert manager.restore(0, args=ocp.args.Composite(state=None)).state == {"a": 1}
+    assert manager.item_metadata(0).iterator is None
+"""
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        manager.save(
+            0,
+            args=ocp.args.Composite(
+                iterator=IteratorSave(ITERATOR), state=ocp.args.StandardSave({"a": 1})
+            ),
+        )
+    run_python(program, tmp_path / "run")

@@ -1,8 +1,8 @@
 """Handlers that write files into a directory they are given.
 
 Users write such handlers for Orbax, deriving from its classes or ours, or from neither: they have
-`save(directory, args=…)` or the coroutine `async_save`, and `restore(directory, args=…)`. They get a
-scratch directory; the files that they write become the leaves of their item, and are put into
+`save(directory, args=...)` or the coroutine `async_save`, and `restore(directory, args=...)`. They
+get a scratch directory; the files that they write become the leaves of their item, and are put into
 another scratch directory for the restore.
 """
 

@@ -23,9 +23,9 @@ class CheckpointHandler(abc.ABC):
     """Saves and restores objects of a kind, as files in a directory.
 
     Derive from it, and register a class of arguments for saving and one for restoring with
-    `args.register_with_handler`. The directory exists, is empty before a save, has what was saved in
-    it before a restore, and is gone after either. A class with `save` and `restore` need not derive
-    from this one to be used.
+    `args.register_with_handler`. The directory exists, is empty before a save, has what was saved
+    in it before a restore, and is gone after either. A class with `save` and `restore` need not
+    derive from this one to be used.
     """
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Options for single leaves: from trees of `SaveArgs` and `RestoreArgs` to what the library takes."""
+"""From trees of `SaveArgs` and `RestoreArgs` to what the library takes, and what they ask for."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def leaf_save_args(item: Any, save_args: Any, compression: str | None = None) ->
         if args is None:
             continue
         if labels not in known:
-            raise InvalidArgumentError(f"save_args have the leaf '{shown(labels)}', the item has not")
+            raise InvalidArgumentError(
+                f"save_args have the leaf '{shown(labels)}', which the item has not"
+            )
         if not is_save_args(args):
             raise InvalidArgumentError(
                 f"leaf '{shown(labels)}': save_args have a {type(args).__name__}, not SaveArgs"
@@ -181,7 +183,7 @@ class _PyTreeRestorer:
             ),
         )
         if restored.kept:
-            _logger.info("item '%s': not in the checkpoint, and kept: %s", self._item, restored.kept)
+            _logger.info("item '%s': kept, not in the checkpoint: %s", self._item, restored.kept)
         return self._finish(from_native(restored.tree, target))
 
     def _given(self) -> list[tuple[Labels, Any]]:

@@ -1,7 +1,7 @@
 """Arguments: what to save, and how to restore it.
 
-Each kind of object has a class for saving and one for restoring, and the class decides which handler
-does the work (see `handlers`). `Composite` puts several objects into one checkpoint. Objects of
+Each kind of object has a class for saving and one for restoring, and the class decides which
+handler does the work (see `handlers`). `Composite` puts several objects into one checkpoint. Objects of
 Orbax's own `ocp.args` are taken everywhere in place of these.
 """
 

@@ -7,11 +7,7 @@ a crash at any instant leaves the path with what it held, or with all of the new
 from __future__ import annotations
 
 import abc
-import logging
 import os
-import threading
-import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,8 +15,9 @@ from stepstone import _exit, _held, _native
 from stepstone._items import item_handler_names, open_and_restore, path_metadata
 from stepstone._items import build_items, item_metadata, one_item_metadata
 from stepstone._json import custom_metadata as custom_metadata_text
+from stepstone._saving import Saving
 from stepstone.args import Composite, StandardRestore, StandardSave, arguments_of
-from stepstone.errors import BusyError, ClosedError, InvalidArgumentError, StepAlreadyExistsError
+from stepstone.errors import ClosedError, InvalidArgumentError, StepAlreadyExistsError
 from stepstone.handlers import (
     CompositeCheckpointHandler,
     PyTreeCheckpointHandler,
@@ -36,8 +33,6 @@ __all__ = [
     "PyTreeCheckpointer",
     "StandardCheckpointer",
 ]
-
-_logger = logging.getLogger("stepstone")
 
 _DEFAULT_TIMEOUT_S = 1200
 
@@ -258,74 +253,11 @@ temporary_path_class
         return path, items, is_single
 
 
-class _Saving:
-    """A save in the background, and what has to be done when it has ended."""
-
-    def __init__(
-        self,
-        path: str,
-        pending: _native.PendingSave,
-        timeout_s: float,
-        callback: Callable[[], object] | None,
-    ) -> None:
-        self.is_cancelled = False
-        self._path = path
-        self._pending = pending
-        self._timeout_s = timeout_s
-        self._end = time.monotonic() + timeout_s
-        self._callback = callback
-        self._callback_error: BaseException | None = None
-        self._thread: threading.Thread | None = None
-        if callback is not None:
-            self._thread = threading.Thread(target=self._call_back, name="stepstone-callback")
-            self._thread.start()
-
-    def _call_back(self) -> None:
-        try:
-            self._pending.wait()
-        except Exception:
-            return  # Whoever waits for the save is told.
-        try:
-            assert self._callback is not None
-            self._callback()
-        except BaseException as error:
-            self._callback_error = error
-
-    def is_done(self) -> bool:
-        return self._pending.is_done and not (self._thread is not None and self._thread.is_alive())
-
-    def wait(self) -> None:
-        """Waits, and raises what went wrong.
-
-        Raises
-        ------
-        TimeoutError
-            It has taken too long; it goes on.
-        """
-        try:
-            self._pending.wait(max(0.0, self._end - time.monotonic()))
-            if self._thread is not None:
-                self._thread.join(max(0.0, self._end - time.monotonic()))
-        except BusyError:
-            pass
-        if not self.is_done():
-            raise BusyError(
-                f"the save to {self._path} has not ended after {self._timeout_s} s; it goes on"
-            )
-        self.check()
-
-    def check(self) -> None:
-        """Raises what went wrong with a save that has ended."""
-        self._pending.wait(0)
-        if self._callback_error is not None:
-            raise self._callback_error
-
-
 class AsyncCheckpointer(Checkpointer):
     """Saves one checkpoint to a path in the background, and restores it.
 
-    One save at a time: the next call of anything but `is_saving_in_progress`, `check_for_errors` and
-    `cancel` waits for it. An error is raised once, by the first call that learns of it. Not
+    One save at a time: the next call of anything but `is_saving_in_progress`, `check_for_errors`
+    and `cancel` waits for it. An error is raised once, by the first call that learns of it. Not
     thread-safe. At the end of the program, a save that is still going on is waited for.
 
     Parameters
@@ -379,7 +311,7 @@ temporary_path_class
             raise InvalidArgumentError(f"timeout_secs has to be positive, not {timeout_secs}")
         self._timeout_s = float(timeout_secs)
         self._callback = getattr(async_options, "post_finalization_callback", None)
-        self._saving: _Saving | None = None
+        self._saving: Saving | None = None
         _exit.close_at_exit(self)
 
     def save(
@@ -405,7 +337,7 @@ temporary_path_class
             force=force,
             custom_metadata=custom_metadata_text(custom_metadata, path),
         )
-        self._saving = _Saving(path, pending, self._timeout_s, self._callback)
+        self._saving = Saving(path, pending, self._timeout_s, self._callback)
 
     def restore(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As `Checkpointer.restore`, when the save in the background has ended."""

@@ -1,8 +1,9 @@
 """The exceptions of the package.
 
-All of them are a `StepstoneError`, and each is also the built-in exception, or derives from the one,
-that programs written for Orbax catch in the same situation. `code` is the same short name that the
-C++ and C interfaces use; the message names the step, the item and the leaf as far as they are known.
+All of them are a `StepstoneError`, and each is also the built-in exception, or derives from the
+one, that programs written for Orbax catch in the same situation. `code` is the same short name that
+the C++ and C interfaces use; the message names the step, the item and the leaf as far as they are
+known.
 """
 
 from __future__ import annotations

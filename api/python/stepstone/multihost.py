@@ -1,4 +1,4 @@
-"""What programs for several hosts ask. There is one process here, which is the first and the last."""
+"""What programs for several hosts ask. There is one process here: the first, and the last."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Which handler saves and restores an item.
 
 `register_with_handler` ties a class of arguments to a class of handlers, for the whole process.
-`DefaultCheckpointHandlerRegistry` does it for single items, or for one manager. `HandlerRegistry` is
-what managers and checkpointers ask; it combines both with what they were constructed with. Handlers
-and arguments that were registered with Orbax are found as well, where Orbax is imported.
+`DefaultCheckpointHandlerRegistry` does it for single items, or for one manager. `HandlerRegistry`
+is what managers and checkpointers ask; it combines both with what they were constructed with.
+Handlers and arguments that were registered with Orbax are found as well, where Orbax is imported.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def register_with_handler(
 
 
 def _replace_handler(name: str, known: type, new: type) -> None:
-    # Those that store in one form share its name: a class and what derives from it, or both handlers
-    # for random keys.
+    # Those that store in one form share its name: a class and what derives from it, or both of the
+    # handlers for random keys.
     if issubclass(new, known) or getattr(new, "recorded_name", None) == name:
         return
     # A module that is loaded again, or a cell that is run again, defines its class again.
