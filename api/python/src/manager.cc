@@ -1,5 +1,3 @@
-#include <nanobind/stl/set.h>
-
 #include "api/checkpoint_manager.h"
 #include "api/json.h"
 #include "policies.h"

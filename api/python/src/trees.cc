@@ -477,7 +477,7 @@ void bind_trees(nb::module_& module) {
           [](const PythonTree& self, nb::handle make_node, const PythonTree* like) {
             return to_python(self.tree, make_node, like);
           },
-          nb::arg("make_node"), nb::arg("like") = nb::none())
+          nb::arg("make_node").none(), nb::arg("like") = nb::none())
       .def("leaf_paths",
            [](const PythonTree& self) {
              std::vector<std::string> paths;
