@@ -124,7 +124,9 @@ typedef struct stepstone_store stepstone_store; /* Any number of threads may use
 typedef struct stepstone_options {
   size_t struct_size_bytes;     /* sizeof(stepstone_options): tells versions apart. */
   uint64_t save_interval_steps; /* Save multiples of it, and the first step of all; not 0. */
-  uint64_t max_to_keep;         /* Retire all but the newest so many at each save; 0: keep all. */
+  uint64_t max_to_keep;         /* Retire all but the newest so many at each save (a step before the
+                                 newest stays until the next save, and so does the newest); 0: keep
+                                 all. */
   uint64_t async_queue_size_bytes; /* Of saves in the background together; 0: one at a time. */
   uint64_t wait_timeout_ms; /* How long a call waits for saves, then STEPSTONE_BUSY; 0: for ever. */
   int32_t create;           /* 1: make the directory if it is missing. */
