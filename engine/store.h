@@ -216,7 +216,7 @@ struct LeafInfo {
 };
 
 // A step being written. Collects items and leaves; commit() checks and writes them. Not
-// thread-safe.
+// thread-safe, but for give_up().
 class StepWriter {
  public:
   // Dropped without a commit: the step never existed.
@@ -249,6 +249,11 @@ class StepWriter {
   Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
   // The same, with the steps to make invisible chosen at the last moment.
   Result<StepRecord> commit_choosing(const ChooseRetired& choose);
+
+  // The save is not to become visible any more: a commit() that is under way, or comes later, stops
+  // before it writes more than what it has in hand, and gives kClosed. False: it came too late, and
+  // the commit succeeds or fails by itself. From any thread.
+  bool give_up();
 
   // Of a commit() that has returned.
   const SaveCounters& counters() const;
