@@ -88,7 +88,7 @@ struct LeafDescriber {
     auto borrowed = array.is_borrowed() ? source : nullptr;
     const DType to = save_args.dtype.value_or(array.dtype());
     if (to == array.dtype()) return LeafDescription{std::move(info), source, std::move(borrowed)};
-    STEPSTONE_TRY(check_cast(array.dtype(), to, save_args.allow_lossy_cast));
+    STEPSTONE_TRY(check_cast(array, to, save_args.allow_lossy_cast));
     info.dtype = to;
     info.size_bytes = STEPSTONE_TRY(array_size_bytes(to, array.shape()));
     return LeafDescription{

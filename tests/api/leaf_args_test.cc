@@ -3,6 +3,7 @@
 
 #include "api/array_region.h"
 #include "api/cast.h"
+#include "api/checkpoint_manager.h"
 #include "api/checkpointer.h"
 #include "tests/api/support.h"
 #include "tests/api/trees.h"
@@ -74,6 +75,52 @@ TEST_F(LeafArgsTest, ASaveThatWouldLoseMoreThanWasAskedForIsRefused) {
   EXPECT_TRUE(
       fails(save(params(), SaveArgs{.chunk_size_bytes = 100}), ErrorCode::kLimit, {"100 bytes"}));
   EXPECT_EQ(*Checkpointer().restore(path()), params()) << "the checkpoint is as it was";
+}
+
+TEST_F(LeafArgsTest, AnIntegerThatDoesNotFitIsFoundBeforeAnythingIsQueuedAndNamedByItsPlace) {
+  using enum DType;
+  // Far into the array, past several chunks.
+  constexpr std::size_t kCount = 700'000;
+  constexpr std::size_t kPlace = 654'321;
+  const auto manager = *CheckpointManager::open(path());
+  std::uint64_t step = 0;
+  const auto save_as = [&](const Array& array, DType to, bool is_lossy = false) {
+    const SaveArgs how = {.dtype = to, .allow_lossy_cast = is_lossy, .chunk_size_bytes = 4096};
+    return manager->save(step++, args::StandardSave(Tree::dict({{"n", array}}), how));
+  };
+  const auto misfit = [&](const Array& array, DType to, std::uint64_t place) {
+    const std::string name = "step " + std::to_string(step) + " item 'default'";
+    const std::string element = "element " + std::to_string(place) + " does not fit";
+    return fails(save_as(array, to), ErrorCode::kMismatch,
+                 {name, "leaf 'n'", element, "allow_lossy_cast"});
+  };
+  std::vector<std::int64_t> wide(kCount, 7);
+  wide[kPlace] = -129;
+  EXPECT_TRUE(misfit(array_of(wide), kInt8, kPlace));
+  EXPECT_TRUE(misfit(array_of(wide, {1000, 700}), kUint64, kPlace)) << "counted in C order";
+  EXPECT_TRUE(misfit(*Array::borrow<std::int64_t>(wide, {kCount}), kInt4, kPlace));
+  // Every second one, from the end: the misfit is at (kCount - 1 - kPlace) / 2.
+  const Array strided = *Array::borrow_strided(
+      kInt64, {kCount / 2}, {-16}, reinterpret_cast<const std::byte*>(&wide[kCount - 1]));
+  EXPECT_TRUE(misfit(strided, kUint8, (kCount - 1 - kPlace) / 2));
+  std::vector<std::uint16_t> tall(kCount, 0);
+  tall[kPlace] = 0x8000;
+  EXPECT_TRUE(misfit(array_of(tall), kInt16, kPlace));
+  const Array packed =
+      *Array::copy_bytes(kInt4, {3}, std::vector<std::byte>{std::byte{0x21}, std::byte{0x01}});
+  EXPECT_TRUE(misfit(packed, kInt2, 1)) << "1, 2, 1";
+  EXPECT_FALSE(manager->is_saving_in_progress());
+  EXPECT_TRUE(is_ok(manager->wait_until_finished()));
+  EXPECT_TRUE(manager->all_steps().empty());
+
+  EXPECT_TRUE(is_ok(save_as(array_of(tall), kUint32)));
+  EXPECT_TRUE(is_ok(save_as(array_of(wide), kInt16)));
+  EXPECT_TRUE(is_ok(save_as(array_of(wide), kFloat16)));
+  EXPECT_TRUE(is_ok(save_as(array_of(wide), kInt8, true)));
+  EXPECT_TRUE(is_ok(save_as(array_of(std::vector<std::int64_t>()), kInt2)));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  const Tree clamped = *manager->restore(step - 2);
+  EXPECT_EQ((*clamped.find("n")->get_if<Array>()->values<std::int8_t>())[kPlace], -128);
 }
 
 // Whatever the dtypes and however the chunks fall, what is stored is what cast() makes of the
