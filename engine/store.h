@@ -302,10 +302,14 @@ class StepReader {
   // with them. kIo.
   Result<void> hold_files() const;
 
-  Result<ItemRecord> read_item(std::string_view item) const;
+  // With the structure of the whole item, or of the node at `below` alone; kNotFound: it has none.
+  Result<ItemRecord> read_item(std::string_view item, const LeafPath& below = {}) const;
 
-  // The records of all leaves of an item, in path order, without reading the chunks.
-  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
+  // The records of all leaves of an item, or of those below one of its containers, in path order,
+  // without reading the chunks, or any other record. Whether those below a container are complete
+  // is for its structure to say.
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
+                                              const LeafPath& below = {}) const;
 
   // One look-up. `encoded_path` is encode_path()'s.
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
