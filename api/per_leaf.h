@@ -42,6 +42,7 @@ class LeafIndex {
 
  private:
   struct Before {
+    // The name is the standard library's. NOLINTNEXTLINE(readability-identifier-naming)
     using is_transparent = void;
     bool operator()(std::span<const PathComponent> a, std::span<const PathComponent> b) const;
   };
