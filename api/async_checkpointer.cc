@@ -1,6 +1,7 @@
 #include "api/async_checkpointer.h"
 
 #include <new>
+#include <utility>
 
 #include "api/checkpoint_save.h"
 
@@ -15,6 +16,7 @@ Result<void> AsyncCheckpointer::save(const std::filesystem::path& path,
         STEPSTONE_TRY(CheckpointSave::begin(path, args, registry(), options));
     STEPSTONE_TRY(save->stage());
     saving_ = Future<void>::run([save] { return save->finish(); });
+    save_ = save;
     has_save_ = true;
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kLimit, path.string() + ": out of memory");
@@ -32,7 +34,13 @@ Result<void> AsyncCheckpointer::wait_until_finished(
   has_save_ = false;
   // Also what it kept for its work.
   saving_ = Future<void>();
-  return finished;
+  save_.reset();
+  return std::exchange(is_cancelled_, false) ? Result<void>() : finished;
+}
+
+bool AsyncCheckpointer::cancel() {
+  if (!is_cancelled_) is_cancelled_ = save_ != nullptr && save_->cancel();
+  return is_cancelled_;
 }
 
 Result<void> AsyncCheckpointer::check_for_errors() {

@@ -2,6 +2,7 @@
 // One checkpoint at one path, saved in the background.
 
 #include <chrono>
+#include <memory>
 #include <optional>
 
 #include "checkpointer.h"
@@ -9,10 +10,12 @@
 
 namespace stepstone {
 
+class CheckpointSave;
+
 // As Checkpointer, but that save() returns when what the caller may change has been copied. One
-// save at a time: the next call of anything but is_saving_in_progress() waits for it, except for
-// check_for_errors(). Not thread-safe. The destructor waits, and tells nobody of an error: call
-// close().
+// save at a time: the next call waits for it, unless it is is_saving_in_progress(),
+// check_for_errors() or cancel(). Not thread-safe. The destructor waits, and tells nobody of an
+// error: call close().
 class AsyncCheckpointer : public Checkpointer {
  public:
   using Checkpointer::Checkpointer;
@@ -48,6 +51,12 @@ class AsyncCheckpointer : public Checkpointer {
   Result<void> wait_until_finished(std::optional<std::chrono::milliseconds> timeout = std::nullopt);
   // The same without waiting.
   Result<void> check_for_errors();
+  // Gives up the save that is under way, without waiting for anything: what has been written of it
+  // is thrown away in the background, as soon as a handler's background part has returned. True:
+  // it was in time, the path goes on to hold what it held (nothing, where nothing was there), and
+  // no error of that save is told. False: the save had been committed or had failed by itself, or
+  // there is none; what became of it is told as ever.
+  bool cancel();
   // Waits; the error of a save that nobody has seen. Idempotent.
   Result<void> close();
 
@@ -56,8 +65,10 @@ class AsyncCheckpointer : public Checkpointer {
     if (has_save_) static_cast<void>(saving_.result());
   }
 
+  std::shared_ptr<CheckpointSave> save_;  // What saving_ works on.
   Future<void> saving_;
   bool has_save_ = false;  // Whose outcome nobody has seen.
+  bool is_cancelled_ = false;
 };
 
 }  // namespace stepstone

@@ -6,6 +6,8 @@
 // compilers turn into vector instructions, with the same result bit for bit.
 #include "api/cast.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -477,14 +479,11 @@ bool cast_fast(const std::byte* source, DType from, std::byte* target, DType to,
   }
 }
 
-Result<Array> cast_with(const Array& array, DType to, bool may_be_fast, bool allow_lossy) {
+Result<Array> cast_with(const Array& array, DType to, bool may_be_fast, bool allow_lossy,
+                        std::uint64_t first_element) {
   if (array.dtype() == to) return array.is_contiguous() ? array : array.owned();
-  const auto what = [&] {
-    return "cannot cast " + std::string(to_string(array.dtype())) + " to " +
-           std::string(to_string(to));
-  };
   if (const std::string_view why = refusal(array.dtype(), to); !why.empty() && !allow_lossy) {
-    return fail(ErrorCode::kMismatch, what() + ": " + std::string(why));
+    return cannot_cast(array.dtype(), to, why);
   }
   const Array source = array.is_contiguous() ? array : array.owned();
   Array result = STEPSTONE_TRY(Array::zeros(to, array.shape()));
@@ -494,8 +493,7 @@ Result<Array> cast_with(const Array& array, DType to, bool may_be_fast, bool all
   for (std::uint64_t i = 0; i < count; ++i) {
     const Number number = load(source.data(), i, source.dtype());
     if (!store(target, i, to, allow_lossy ? lossy(number, to) : number)) {
-      return fail(ErrorCode::kMismatch,
-                  what() + ": element " + std::to_string(i) + " does not fit");
+      return does_not_fit(array.dtype(), to, first_element + i);
     }
   }
   return result;
@@ -518,12 +516,21 @@ std::string_view refusal(DType from, DType to) {
   return {};
 }
 
-Result<Array> cast(const Array& array, DType to, bool allow_lossy) {
-  return cast_with(array, to, /*may_be_fast=*/true, allow_lossy);
+Result<Array> cast(const Array& array, DType to, bool allow_lossy, std::uint64_t first_element) {
+  return cast_with(array, to, /*may_be_fast=*/true, allow_lossy, first_element);
+}
+
+tl::unexpected<Error> cannot_cast(DType from, DType to, std::string_view why) {
+  return fail(ErrorCode::kMismatch,
+              fmt::format("cannot cast {} to {}: {}", to_string(from), to_string(to), why));
+}
+
+tl::unexpected<Error> does_not_fit(DType from, DType to, std::uint64_t element) {
+  return cannot_cast(from, to, fmt::format("element {} does not fit", element));
 }
 
 Result<Array> cast_one_by_one(const Array& array, DType to) {
-  return cast_with(array, to, /*may_be_fast=*/false, /*allow_lossy=*/false);
+  return cast_with(array, to, /*may_be_fast=*/false, /*allow_lossy=*/false, 0);
 }
 
 }  // namespace stepstone

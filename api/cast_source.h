@@ -9,8 +9,10 @@
 
 namespace stepstone {
 
-// kMismatch: such a cast would lose what the type stands for, and is not allowed to.
-Result<void> check_cast(DType from, DType to, bool allow_lossy);
+// Before anything is written: reads the elements only where integers may be too large for `to`.
+// kMismatch: such a cast would lose what the type stands for, and is not allowed to, or an integer
+// does not fit; the message says which element of the array, in C order.
+Result<void> check_cast(const Array& array, DType to, bool allow_lossy);
 
 class CastSource final : public LeafSource {
  public:
@@ -23,7 +25,8 @@ class CastSource final : public LeafSource {
         element_count_(element_count),
         allow_lossy_(allow_lossy) {}
 
-  // kMismatch: an integer does not fit.
+  // kMismatch: an integer does not fit, which can only be if `source` was changed since it was
+  // checked.
   Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
                                           std::span<std::byte> scratch) const override;
 

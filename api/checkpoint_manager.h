@@ -145,9 +145,10 @@ class CheckpointManager {
   const std::filesystem::path& directory() const;
 
   // Waits for the saves in the background; then gives back the memory and its share in the store,
-  // which is closed with the last manager of the process. Returns the error of a save that nobody
-  // has seen. Idempotent. kBusy: this is the last one, and a restore is running in another thread
-  // or a HeldStep is still there, or the wait timed out; the manager stays open.
+  // which is closed with the last share of the process: a HeldStep has one of its own, stays
+  // readable, and keeps the store open until it goes. Returns the error of a save that nobody has
+  // seen. Idempotent. kBusy: this is the last share, and a restore is running in another thread, or
+  // the wait timed out; the manager stays open.
   Result<void> close();
 
  private:

@@ -44,8 +44,9 @@ struct CheckpointManagerOptions {
   std::uint64_t save_interval_steps = 1;  // Not 0.
   // What to keep, chosen anew in the commit of each save, which always survives it: the newest
   // max_to_keep (nullopt: all), with best_fn the best so many and the newest; besides, multiples of
-  // keep_period, and one in each keep_time_interval. preservation_policy takes the place of all
-  // these, and does not go with them.
+  // keep_period, and one in each keep_time_interval. A step that is filled in before the newest
+  // counts as one of the max_to_keep until the next save; where that is 1, the newest stays as
+  // well. preservation_policy takes the place of all these, and does not go with them.
   std::optional<std::uint64_t> max_to_keep = std::nullopt;  // Not 0.
   bool create = true;      // Create the directory if it is missing.
   bool read_only = false;  // save(), delete_step() and whatever else writes fail with kReadOnly.

@@ -5,10 +5,10 @@
 
 namespace stepstone {
 
-Result<std::unique_ptr<CheckpointSave>> CheckpointSave::begin(const std::filesystem::path& path,
-                                                              const args::CheckpointArgs& args,
-                                                              const HandlerRegistry& registry,
-                                                              const CheckpointOptions& options) {
+Result<std::unique_ptr<CheckpointSave>> CheckpointSave::begin(
+    const std::filesystem::path& path, const args::CheckpointArgs& args,
+    const HandlerRegistry& registry, const CheckpointOptions& options,
+    std::shared_ptr<rocksdb::FileSystem> file_system) {
   // Before anything is created at the path.
   STEPSTONE_TRY(check_not_in_store(path));
   CheckpointPlan plan = STEPSTONE_TRY_CONTEXT(
@@ -18,20 +18,26 @@ Result<std::unique_ptr<CheckpointSave>> CheckpointSave::begin(const std::filesys
     custom_metadata = STEPSTONE_TRY_CONTEXT(to_json(*options.custom_metadata),
                                             path.string() + ": custom metadata");
   }
-  std::unique_ptr<CheckpointSave> save(new CheckpointSave(path, std::move(plan)));
-  STEPSTONE_TRY(save->open(options, custom_metadata));
+  OpenOptions open_options;
+  open_options.create_if_missing = true;
+  open_options.file_system = std::move(file_system);
+  SharedStore store = STEPSTONE_TRY(SharedStore::open(path, open_options));
+  std::unique_ptr<CheckpointSave> save(new CheckpointSave(path, std::move(plan), std::move(store)));
+  STEPSTONE_TRY(save->check_path(options.force));
+  STEPSTONE_TRY(save->put(options, custom_metadata));
   return save;
 }
 
-Result<void> CheckpointSave::open(const CheckpointOptions& options,
-                                  const std::string& custom_metadata) {
-  store_ = STEPSTONE_TRY(Store::open(path_, {.create_if_missing = true}));
+Result<void> CheckpointSave::check_path(bool force) const {
   const std::vector<std::uint64_t> steps = store_->steps();
   STEPSTONE_TRY(check_is_single(path_, steps));
-  if (!steps.empty() && !options.force) {
-    return fail(ErrorCode::kAlreadyExists,
-                path_.string() + " holds a checkpoint already: choose another path, or set force");
-  }
+  if (steps.empty() || force) return {};
+  return fail(ErrorCode::kAlreadyExists,
+              path_.string() + " holds a checkpoint already: choose another path, or set force");
+}
+
+Result<void> CheckpointSave::put(const CheckpointOptions& options,
+                                 const std::string& custom_metadata) {
   writer_ = STEPSTONE_TRY(store_->begin_save(kOnlyStep, {.overwrite = options.force,
                                                          .share = options.storage.share,
                                                          .compression = options.storage.compression,
@@ -44,11 +50,29 @@ Result<void> CheckpointSave::stage() {
   return {};
 }
 
-Result<void> CheckpointSave::finish() {
+Result<void> CheckpointSave::commit() {
   STEPSTONE_TRY_CONTEXT(plan_.run_background(*writer_), path_.string());
-  STEPSTONE_TRY(writer_->commit());
-  writer_.reset();
-  return store_->close();
+  // A manager of this process may have made a run of it meanwhile.
+  STEPSTONE_TRY(writer_->commit_choosing([this]() -> Result<std::vector<std::uint64_t>> {
+    STEPSTONE_TRY(check_is_single(path_, store_->steps()));
+    return std::vector<std::uint64_t>();
+  }));
+  return {};
+}
+
+Result<void> CheckpointSave::finish() {
+  const Result<void> committed = commit();
+  {
+    const std::scoped_lock lock(writer_mutex_);
+    writer_.reset();
+  }
+  const Result<void> closed = store_.close();
+  return committed ? closed : committed;
+}
+
+bool CheckpointSave::cancel() {
+  const std::scoped_lock lock(writer_mutex_);
+  return writer_ != nullptr && writer_->give_up();
 }
 
 }  // namespace stepstone

@@ -3,37 +3,46 @@
 
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "api/checkpoint_plan.h"
 #include "api/checkpointer.h"
+#include "api/shared_store.h"
 #include "engine/store.h"
 
 namespace stepstone {
 
 class CheckpointSave {
  public:
-  // Checks all there is to check, also what is at the path. Errors as of Checkpointer::save.
-  static Result<std::unique_ptr<CheckpointSave>> begin(const std::filesystem::path& path,
-                                                       const args::CheckpointArgs& args,
-                                                       const HandlerRegistry& registry,
-                                                       const CheckpointOptions& options);
+  // Checks all there is to check, also what is at the path. `file_system`: see OpenOptions. Errors
+  // as of Checkpointer::save.
+  static Result<std::unique_ptr<CheckpointSave>> begin(
+      const std::filesystem::path& path, const args::CheckpointArgs& args,
+      const HandlerRegistry& registry, const CheckpointOptions& options,
+      std::shared_ptr<rocksdb::FileSystem> file_system = nullptr);
 
   // Copies what is borrowed.
   Result<void> stage();
-  // Writes, commits and closes. To be called once.
+  // Writes, commits and, whatever became of that, lets go of the store. To be called once.
   Result<void> finish();
+  // From any thread, also while another is in finish(): the path is to hold what it held before.
+  // False: it is too late, or finish() has failed already.
+  bool cancel();
 
  private:
-  CheckpointSave(std::filesystem::path path, CheckpointPlan plan)
-      : path_(std::move(path)), plan_(std::move(plan)) {}
+  CheckpointSave(std::filesystem::path path, CheckpointPlan plan, SharedStore store)
+      : path_(std::move(path)), plan_(std::move(plan)), store_(std::move(store)) {}
 
-  Result<void> open(const CheckpointOptions& options, const std::string& custom_metadata);
+  Result<void> check_path(bool force) const;
+  Result<void> put(const CheckpointOptions& options, const std::string& custom_metadata);
+  Result<void> commit();
 
   std::filesystem::path path_;
   CheckpointPlan plan_;
   StagingPool staging_;
-  std::unique_ptr<Store> store_;
+  SharedStore store_;
+  std::mutex writer_mutex_;  // Held where writer_ is let go, and by who is not in finish().
   std::unique_ptr<StepWriter> writer_;
 };
 

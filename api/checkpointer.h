@@ -25,7 +25,9 @@ struct CheckpointOptions {
 
 // Saves and restores a single checkpoint at a path; for a series of them, see CheckpointManager.
 // The path is a store directory with one step; every call opens it and closes it again, so that the
-// object holds nothing but its handlers. All but close() may be called from any thread.
+// object holds nothing but its handlers. Where this process has it open already, through a manager
+// or another call, both use the one open store. All but close() may be called from any thread; of
+// two saves to one path at once the one that commits last stays, or, without force, the first.
 //
 // Where a checkpoint is read, `STORE/STEP`, `STORE/STEP/ITEM` and, of a single checkpoint,
 // `PATH/ITEM` are paths as well.
@@ -47,7 +49,8 @@ class Checkpointer {
   // When it returns OK, the checkpoint survives power loss; until then the path holds what it held.
   // kAlreadyExists: a checkpoint is there and options.force is not set. kInvalidArgument: the path
   // holds something else or is inside a store, `args` have no handler, or hold what cannot be saved
-  // (an AbstractArray). kLimit, kBusy, kIo, kNoSpace, kPermissionDenied, kReadOnly, kClosed.
+  // (an AbstractArray). kBusy: another process writes there. kLimit, kIo, kNoSpace,
+  // kPermissionDenied, kReadOnly, kClosed.
   Result<void> save(const std::filesystem::path& path, const args::CheckpointArgs& args,
                     const SaveOptions& options) const;
   Result<void> save(const std::filesystem::path& path, const args::CheckpointArgs& args) const {

@@ -7,6 +7,7 @@
 #include "api/checkpoint_history.h"
 #include "api/checkpoint_plan.h"
 #include "api/shared_store.h"
+#include "api/tree_reader.h"
 
 namespace stepstone {
 namespace {
@@ -78,6 +79,17 @@ Result<AnyValue> HeldStep::restore_any(const args::CheckpointArgs& args) const {
 
 Result<ItemMetadata> HeldStep::item_metadata(const std::string& item) const {
   return stepstone::item_metadata(*reader_, item, registry_);
+}
+
+Result<LeafMetadata> HeldStep::leaf_metadata(const std::string& item, const LeafPath& path) const {
+  return read_leaf_metadata(*reader_, item, path);
+}
+
+std::uint64_t HeldStep::leaf_count(const std::string& item) const {
+  for (const ItemSummary& summary : reader_->record().items) {
+    if (summary.name == item) return summary.leaf_count;
+  }
+  return 0;
 }
 
 std::optional<Tree> HeldStep::metrics() const { return checkpoint_info(reader_->record()).metrics; }

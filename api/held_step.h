@@ -49,7 +49,11 @@ class HeldStep {
   Result<AnyValue> restore_any(const args::CheckpointArgs& args) const;
 
   Result<ItemMetadata> item_metadata(const std::string& item) const;
-  std::optional<Tree> metrics() const;  // nullopt: it was saved without.
+  // Of one leaf, as it is stored, whatever else the item holds: one look-up. kNotFound, kCorrupt,
+  // kIo.
+  Result<LeafMetadata> leaf_metadata(const std::string& item, const LeafPath& path) const;
+  std::uint64_t leaf_count(const std::string& item) const;  // 0 where there is no such item.
+  std::optional<Tree> metrics() const;                      // nullopt: it was saved without.
 
   // For the library's use.
   const StepReader& reader() const { return *reader_; }

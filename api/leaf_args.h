@@ -17,8 +17,10 @@ namespace stepstone {
 
 struct SaveArgs {
   // Arrays are cast to it on the way to the store. A cast that loses what the type stands for
-  // (float to integer, complex to real) needs allow_lossy_cast; then values are truncated towards
-  // zero and clamped to what the type can hold.
+  // (float to integer, complex to real, an integer that does not fit) needs allow_lossy_cast; then
+  // values are truncated towards zero and clamped to what the type can hold. Without it, kMismatch,
+  // before anything is written or queued (of what a handler's background part writes: before the
+  // commit); integers are looked through for that where the dtype is narrower or of another sign.
   std::optional<DType> dtype;
   bool allow_lossy_cast = false;
   // What is read, checked and shared as one. Unset: 256 KiB. kLimit if under 4 KiB or over 16 MiB.

@@ -41,6 +41,18 @@ std::shared_ptr<const SaveDecisionPolicy> save_policy_of(const CheckpointManager
                            std::make_shared<InitialSavePolicy>()});
 }
 
+// A run is continued from its newest step, which LatestN lets go where only one may be kept and an
+// earlier one is filled in.
+class Newest : public PreservationPolicy {
+ public:
+  std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                    const PreservationContext& /*context*/) const override {
+    std::vector<bool> kept(checkpoints.size());
+    if (!kept.empty()) kept.back() = true;
+    return kept;
+  }
+};
+
 std::shared_ptr<const PreservationPolicy> preservation_policy_of(
     const CheckpointManagerOptions& options) {
   if (options.preservation_policy != nullptr) return options.preservation_policy;
@@ -59,6 +71,7 @@ std::shared_ptr<const PreservationPolicy> preservation_policy_of(
                                           options.keep_checkpoints_without_metrics}));
   } else {
     policies.push_back(std::make_shared<LatestN>(options.max_to_keep));
+    policies.push_back(std::make_shared<Newest>());
   }
   return std::make_shared<AnyPreservationPolicy>(std::move(policies));
 }

@@ -13,7 +13,9 @@ namespace {
 // Builds the skeleton while the structure is walked.
 class SkeletonBuilder {
  public:
-  explicit SkeletonBuilder(const StoredItem& item) : item_(item) {}
+  // `prefix` is what the encoded paths of all leaves begin with.
+  SkeletonBuilder(const StoredItem& item, std::string prefix)
+      : item_(item), prefix_(std::move(prefix)) {}
 
   Result<Tree> build() {
     const auto enter = [&](NodeKind kind, const PathComponent* label, std::string_view type_name,
@@ -26,7 +28,7 @@ class SkeletonBuilder {
     };
     const auto leaf = [&](const std::string& path) -> Result<void> {
       ++leaf_count_;
-      add(Tree(STEPSTONE_TRY(find(path))));
+      add(Tree(STEPSTONE_TRY(find(prefix_ + path))));
       return {};
     };
     const auto leave = [&](NodeKind kind) -> Result<void> {
@@ -62,6 +64,7 @@ class SkeletonBuilder {
   }
 
   const StoredItem& item_;
+  const std::string prefix_;
   std::size_t leaf_count_ = 0;
   std::vector<std::vector<Tree::Child>> children_{1};
   std::vector<std::string> type_names_;
@@ -77,13 +80,30 @@ T number_at(std::span<const std::byte> bytes, std::size_t offset) {
 
 }  // namespace
 
-Result<StoredItem> StoredItem::read(const StepReader& reader, std::string_view name) {
+Result<StoredItem> StoredItem::read(const StepReader& reader, std::string_view name,
+                                    const std::string& subtree) {
   StoredItem item;
   item.where = fmt::format("step {} item '{}'", reader.record().save.step, printable(name));
   item.name = name;
-  item.record = STEPSTONE_TRY(reader.read_item(name));
-  item.leaves = STEPSTONE_TRY(reader.read_leaves(name));
-  item.skeleton = STEPSTONE_TRY_CONTEXT(SkeletonBuilder(item).build(), item.where);
+  const LeafPath below = STEPSTONE_TRY_CONTEXT(parse_path(subtree), item.where);
+  // Only a path that could be stored can be one of a leaf, which is found by its own record.
+  const Result<std::string> encoded = encode_path(below);
+  if (!below.empty() && encoded) {
+    Result<StoredLeaf> leaf = reader.read_leaf(name, *encoded);
+    if (leaf) {
+      item.record.structure = leaf_structure();
+      item.leaves.push_back(*std::move(leaf));
+      item.skeleton = Tree(std::int64_t{0});
+      return item;
+    }
+    if (leaf.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(leaf.error());
+  }
+  item.record = STEPSTONE_TRY(reader.read_item(name, below));
+  item.leaves = STEPSTONE_TRY(reader.read_leaves(name, below));
+  std::string prefix;
+  for (const PathComponent& component : below) append_component(prefix, component);
+  item.skeleton =
+      STEPSTONE_TRY_CONTEXT(SkeletonBuilder(item, std::move(prefix)).build(), item.where);
   return item;
 }
 

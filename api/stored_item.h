@@ -1,5 +1,5 @@
 #pragma once
-// An item as its records describe it, before any of its bytes are read.
+// An item, or a part of it, as its records describe it, before any of its bytes are read.
 
 #include <string>
 #include <string_view>
@@ -14,13 +14,17 @@ namespace stepstone {
 struct StoredItem {
   std::string where;  // "step 40 item 'state'", for messages.
   std::string name;
-  ItemRecord record;
+  ItemRecord record;               // With the structure of what was read.
   std::vector<StoredLeaf> leaves;  // Sorted by path.
   // The containers; each leaf is the number of its entry in `leaves`.
   Tree skeleton;
 
-  // kNotFound, kCorrupt, kIo.
-  static Result<StoredItem> read(const StepReader& reader, std::string_view name);
+  // `subtree` is the path, as it is shown, of the part to read; empty: all of it. Other parts cost
+  // nothing where it is a leaf, and where it is a container as good as nothing: the item's
+  // structure is one record. kNotFound: no such item or node. kInvalidArgument: no path. kCorrupt,
+  // kIo.
+  static Result<StoredItem> read(const StepReader& reader, std::string_view name,
+                                 const std::string& subtree = {});
 
   // Of a leaf of the skeleton.
   const LeafRecord& record_of(const Tree& leaf) const;

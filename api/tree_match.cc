@@ -266,16 +266,7 @@ class Matcher {
 }  // namespace
 
 Result<TreeMatch> match_tree(const StoredItem& item, const args::PyTreeRestore& args) {
-  const Tree* root = &item.skeleton;
-  if (!args.subtree.empty()) {
-    const LeafPath path = STEPSTONE_TRY_CONTEXT(parse_path(args.subtree), item.where);
-    root = item.skeleton.find(path);
-    if (root == nullptr) {
-      return fail(ErrorCode::kNotFound,
-                  fmt::format("{}: there is no '{}' in the checkpoint", item.where, args.subtree));
-    }
-  }
-  return Matcher(item, args).match(*root);
+  return Matcher(item, args).match(item.skeleton);
 }
 
 }  // namespace stepstone

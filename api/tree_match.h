@@ -39,8 +39,8 @@ class Differences {
   std::vector<std::string> differences_;
 };
 
-// `args` must outlive the match. kNotFound: there is no args.subtree. kMismatch: the trees differ.
-// kInvalidArgument: a transform, or a path, that makes no sense.
+// `item` is what there is at args.subtree; `args` must outlive the match. kMismatch: the trees
+// differ. kInvalidArgument: a transform, or a path, that makes no sense.
 Result<TreeMatch> match_tree(const StoredItem& item, const args::PyTreeRestore& args);
 
 }  // namespace stepstone

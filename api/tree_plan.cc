@@ -88,7 +88,7 @@ struct LeafDescriber {
     auto borrowed = array.is_borrowed() ? source : nullptr;
     const DType to = save_args.dtype.value_or(array.dtype());
     if (to == array.dtype()) return LeafDescription{std::move(info), source, std::move(borrowed)};
-    STEPSTONE_TRY(check_cast(array.dtype(), to, save_args.allow_lossy_cast));
+    STEPSTONE_TRY(check_cast(array, to, save_args.allow_lossy_cast));
     info.dtype = to;
     info.size_bytes = STEPSTONE_TRY(array_size_bytes(to, array.shape()));
     return LeafDescription{
@@ -233,12 +233,10 @@ Result<SaveArgs> args_of(const std::string& encoded_path, const PerLeaf<SaveArgs
 
 // Whoever names a node that is not there has mistyped it.
 Result<void> check_paths(const PerLeaf<SaveArgs>& save_args, const Tree& tree) {
-  for (const auto& entry : save_args.entries()) {
-    if (!entry.where.pattern.empty() || tree.find(entry.where.path) != nullptr) continue;
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("there is no '{}' in the tree", to_text(entry.where.path)));
-  }
-  return {};
+  const LeafPath* const missing = save_args.missing_from(tree);
+  if (missing == nullptr) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              fmt::format("there is no '{}' in the tree", to_text(*missing)));
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ class ArraySource;
 // copies of the arrays (which share their bytes with the tree's), not the tree.
 class TreePlan {
  public:
-  // kInvalidArgument, kLimit: the tree cannot be saved, or not so; the message names the leaf.
+  // kInvalidArgument, kLimit, kMismatch: the tree cannot be saved, or not so; the message names the
+  // leaf.
   static Result<TreePlan> make(const Tree& tree, const PerLeaf<SaveArgs>& save_args = {});
 
   std::uint64_t leaf_count() const { return leaf_count_; }

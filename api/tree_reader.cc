@@ -158,14 +158,11 @@ class TreeReader {
 
   // Whoever names a node that is not there has mistyped it.
   Result<void> check_paths() const {
-    for (const auto& entry : args_.restore_args.entries()) {
-      const LeafPath& path = entry.where.path;
-      if (!entry.where.pattern.empty() || match_.result.find(path) != nullptr) continue;
-      return fail(ErrorCode::kInvalidArgument,
-                  fmt::format("{}: restore_args: there is no '{}' in what is restored", item_.where,
-                              to_text(path)));
-    }
-    return {};
+    const LeafPath* const missing = args_.restore_args.missing_from(match_.result);
+    if (missing == nullptr) return {};
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: restore_args: there is no '{}' in what is restored", item_.where,
+                            to_text(*missing)));
   }
 
   Result<void> plan_leaf(LeafJob& job) {
@@ -231,12 +228,27 @@ class TreeReader {
   std::uint64_t size_bytes_ = 0;
 };
 
+LeafMetadata metadata_of(const LeafRecord& record, std::string path) {
+  LeafMetadata leaf{.path = std::move(path),
+                    .kind = record.kind,
+                    .dtype = record.dtype,
+                    .shape = record.shape,
+                    .size_bytes = record.size_bytes,
+                    .stored_bytes = record.inline_bytes ? record.size_bytes : 0,
+                    .chunk_size_bytes = record.chunk_size_bytes};
+  if (record.inline_bytes) return leaf;
+  for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+    leaf.stored_bytes += record.stored_size_at(chunk);
+  }
+  return leaf;
+}
+
 }  // namespace
 
 Result<Tree> read_tree(const StepReader& reader, std::string_view item,
                        const args::PyTreeRestore& args, RestoreStatistics* statistics) {
   const auto begun = std::chrono::steady_clock::now();
-  const StoredItem stored = STEPSTONE_TRY(StoredItem::read(reader, item));
+  const StoredItem stored = STEPSTONE_TRY(StoredItem::read(reader, item, args.subtree));
   TreeReader tree_reader(reader, stored, args);
   STEPSTONE_TRY(tree_reader.plan());
   STEPSTONE_TRY(tree_reader.read());
@@ -249,6 +261,18 @@ Result<Tree> read_tree(const StepReader& reader, std::string_view item,
     statistics->cast_s += seconds_since(read);
   }
   return tree;
+}
+
+Result<LeafMetadata> read_leaf_metadata(const StepReader& reader, std::string_view item,
+                                        const LeafPath& path) {
+  Result<std::string> encoded = encode_path(path);
+  if (!encoded) {
+    return fail(ErrorCode::kNotFound,
+                fmt::format("step {} item '{}': no leaf has such a path: {}",
+                            reader.record().save.step, printable(item), encoded.error().message));
+  }
+  const StoredLeaf leaf = STEPSTONE_TRY(reader.read_leaf(item, *std::move(encoded)));
+  return metadata_of(leaf.record, to_text(path));
 }
 
 Result<ItemMetadata> read_metadata(const StepReader& reader, std::string_view item) {
@@ -266,18 +290,7 @@ Result<ItemMetadata> read_metadata(const StepReader& reader, std::string_view it
   list_leaves(stored.skeleton, leaves);
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     const LeafRecord& record = stored.record_of(*leaves[i]);
-    LeafMetadata leaf{.path = paths[i],
-                      .kind = record.kind,
-                      .dtype = record.dtype,
-                      .shape = record.shape,
-                      .size_bytes = record.size_bytes,
-                      .stored_bytes = record.inline_bytes ? record.size_bytes : 0,
-                      .chunk_size_bytes = record.chunk_size_bytes};
-    if (!record.inline_bytes) {
-      for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
-        leaf.stored_bytes += record.stored_size_at(chunk);
-      }
-    }
+    LeafMetadata leaf = metadata_of(record, std::move(paths[i]));
     metadata.size_bytes += leaf.size_bytes;
     metadata.stored_bytes += leaf.stored_bytes;
     metadata.leaves.push_back(std::move(leaf));

@@ -20,4 +20,8 @@ Result<Tree> read_tree(const StepReader& reader, std::string_view item,
 // Reads the records of an item, and no chunks.
 Result<ItemMetadata> read_metadata(const StepReader& reader, std::string_view item);
 
+// Reads one record. kNotFound: there is no leaf of this path.
+Result<LeafMetadata> read_leaf_metadata(const StepReader& reader, std::string_view item,
+                                        const LeafPath& path);
+
 }  // namespace stepstone

@@ -28,6 +28,13 @@ std::string prefix_end(std::string prefix) {
   return prefix;
 }
 
+// What the encoded paths of everything below a node begin with.
+std::string open_path(const LeafPath& path) {
+  std::string encoded;
+  for (const PathComponent& component : path) append_component(encoded, component);
+  return encoded;
+}
+
 // Less than this is read faster on one thread, and through look-ups.
 constexpr std::uint64_t kLargeSizeBytesMin = std::uint64_t{1} << 20;
 
@@ -91,23 +98,28 @@ Result<void> StepReaderImpl::check_item(std::string_view item) const {
                                                 item_name(record_.save.step, item), names));
 }
 
-Result<ItemRecord> StepReaderImpl::read_item(std::string_view item) const {
+Result<ItemRecord> StepReaderImpl::read_item(std::string_view item, const LeafPath& below) const {
   STEPSTONE_TRY(check_item(item));
   const std::string key = item_key(record_.save, item);
   const auto decode = [&]() -> Result<ItemRecord> {
     const auto value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
     // The step record says that the item exists.
     if (!value) return fail(ErrorCode::kCorrupt, "its record is gone");
-    return decode_item_record(value->ToStringView(), key);
+    return decode_item_record(value->ToStringView(), key, below);
   };
-  return STEPSTONE_TRY_CONTEXT(decode(), item_name(record_.save.step, item));
+  return STEPSTONE_TRY_CONTEXT(
+      decode(), below.empty()
+                    ? item_name(record_.save.step, item)
+                    : fmt::format("{} '{}'", item_name(record_.save.step, item), to_text(below)));
 }
 
-Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item) const {
+Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item,
+                                                            const LeafPath& below) const {
   STEPSTONE_TRY(check_item(item));
   const std::uint64_t step = record_.save.step;
-  if (record_.placement == Placement::kSmall) return look_up_leaves(item);
-  const std::string prefix = region_prefix(record_.save, Region::kLeaf, item);
+  if (record_.placement == Placement::kSmall) return look_up_leaves(item, below);
+  const std::string item_prefix = region_prefix(record_.save, Region::kLeaf, item);
+  const std::string prefix = item_prefix + open_path(below);
   // Without an end the iterator would go on into the first chunk, and fail over damage there.
   const std::string end = prefix_end(prefix);
   const rocksdb::Slice end_slice(end);
@@ -119,7 +131,7 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
   for (entries->Seek(prefix); entries->Valid() && entries->key().starts_with(prefix);
        entries->Next()) {
     const std::string_view key = entries->key().ToStringView();
-    std::string encoded_path(key.substr(prefix.size()));
+    std::string encoded_path(key.substr(item_prefix.size()));
     LeafRecord record =
         STEPSTONE_TRY_CONTEXT(decode_leaf_record(entries->value().ToStringView(), key),
                               leaf_name(step, item, encoded_path));
@@ -129,6 +141,7 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
     return tl::unexpected<Error>(
         with_context(to_read_error(entries->status()), item_name(step, item)));
   }
+  if (!below.empty()) return leaves;
   const auto summary = std::find_if(record_.items.begin(), record_.items.end(),
                                     [&](const ItemSummary& s) { return s.name == item; });
   if (leaves.size() != summary->leaf_count) {
@@ -141,11 +154,13 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
 
 // Files of `small` hold many steps and overlap: an iterator would read a block of each of them, and
 // fail over the damage of other steps.
-Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view item) const {
-  const ItemRecord record = STEPSTONE_TRY(read_item(item));
+Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view item,
+                                                               const LeafPath& below) const {
+  const ItemRecord record = STEPSTONE_TRY(read_item(item, below));
+  const std::string prefix = open_path(below);
   std::vector<StoredLeaf> leaves;
   const auto look_up = [&](const std::string& encoded_path) -> Result<void> {
-    Result<StoredLeaf> leaf = read_leaf(item, encoded_path);
+    Result<StoredLeaf> leaf = read_leaf(item, prefix + encoded_path);
     // The tree says that the leaf exists.
     if (!leaf && leaf.error().code == ErrorCode::kNotFound) leaf.error().code = ErrorCode::kCorrupt;
     leaves.push_back(STEPSTONE_TRY(std::move(leaf)));
@@ -310,12 +325,13 @@ const StepRecord& StepReader::record() const { return impl_->record(); }
 
 Result<void> StepReader::hold_files() const { return impl_->hold_files(); }
 
-Result<ItemRecord> StepReader::read_item(std::string_view item) const {
-  return impl_->read_item(item);
+Result<ItemRecord> StepReader::read_item(std::string_view item, const LeafPath& below) const {
+  return impl_->read_item(item, below);
 }
 
-Result<std::vector<StoredLeaf>> StepReader::read_leaves(std::string_view item) const {
-  return impl_->read_leaves(item);
+Result<std::vector<StoredLeaf>> StepReader::read_leaves(std::string_view item,
+                                                        const LeafPath& below) const {
+  return impl_->read_leaves(item, below);
 }
 
 Result<StoredLeaf> StepReader::read_leaf(std::string_view item, std::string encoded_path) const {

@@ -30,8 +30,9 @@ class StepReaderImpl {
 
   Result<void> hold_files() const;
   Result<void> check_item(std::string_view item) const;
-  Result<ItemRecord> read_item(std::string_view item) const;
-  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
+  Result<ItemRecord> read_item(std::string_view item, const LeafPath& below = {}) const;
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
+                                              const LeafPath& below = {}) const;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
   Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
                           std::span<std::byte> destination) const;
@@ -55,7 +56,8 @@ class StepReaderImpl {
 
  private:
   rocksdb::ColumnFamilyHandle* family() const;
-  Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item) const;
+  Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item,
+                                                 const LeafPath& below) const;
   Error to_read_error(const rocksdb::Status& status) const;
 
   std::shared_ptr<StoreImpl> store_;

@@ -91,9 +91,13 @@ class StepWriter::Impl {
                         std::shared_ptr<const LeafSource> source);
   void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
   Result<StepRecord> commit(const ChooseRetired& choose_retired);
+  bool give_up();
   const SaveCounters& counters() const { return counters_; }
 
  private:
+  // Whichever comes first decides: a call of give_up(), or the commit when all is written.
+  enum class Fate : std::uint8_t { kOpen, kGivenUp, kCommitting };
+
   // One run's segment: opened with the first chunk that has to be written.
   struct RunSegment {
     std::uint32_t number = 0;
@@ -102,6 +106,7 @@ class StepWriter::Impl {
     std::vector<std::byte> base_bytes;  // Of what a delta differs from.
   };
 
+  Result<void> check_wanted() const;
   void sort_leaves();
   Result<void> check_leaves();
   Result<void> find_shared();
@@ -156,6 +161,7 @@ class StepWriter::Impl {
   std::atomic<std::uint64_t> encoded_bytes_ = 0;
   // What the save tells the store's policy about: all leaves that were free to choose chose this.
   std::optional<bool> auto_is_encoded_;
+  std::atomic<Fate> fate_ = Fate::kOpen;
   bool is_begun_ = false;    // commit() was called.
   bool is_settled_ = false;  // The registry knows how the save ended, or must not know.
 };
@@ -351,12 +357,23 @@ StepRecord StepWriter::Impl::step_record() const {
   return record;
 }
 
+bool StepWriter::Impl::give_up() {
+  Fate before = Fate::kOpen;
+  return fate_.compare_exchange_strong(before, Fate::kGivenUp) || before == Fate::kGivenUp;
+}
+
+Result<void> StepWriter::Impl::check_wanted() const {
+  if (fate_ != Fate::kGivenUp) return {};
+  return fail(ErrorCode::kClosed, step_name(save_.step) + ": its save was given up");
+}
+
 Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired) {
   if (is_begun_) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: commit() was called before", save_.step));
   }
   is_begun_ = true;
+  STEPSTONE_TRY(check_wanted());
   STEPSTONE_TRY(store_->check_writable());
   STEPSTONE_TRY(check_leaves());
   progress_ = std::make_unique<Progress>(progress_callback_, size_bytes_);
@@ -396,7 +413,13 @@ Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired)
 
   // A commit that fails on the way leaves unknown whether the step exists, so that its files must
   // not be given up: the next open finds out.
-  Result<StepRecord> committed = store_->commit(&addition, choose_retired);
+  Result<StepRecord> committed =
+      store_->commit(&addition, [&]() -> Result<std::vector<std::uint64_t>> {
+        Fate open = Fate::kOpen;
+        fate_.compare_exchange_strong(open, Fate::kCommitting);
+        STEPSTONE_TRY(check_wanted());
+        return choose_retired();
+      });
   is_settled_ = committed.has_value() || !store_->check_writable();
   base_.reset();
   counters_.size_bytes = size_bytes_;
@@ -562,6 +585,7 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
 Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& leaf,
                                                                 std::uint32_t chunk,
                                                                 std::span<std::byte> scratch) {
+  STEPSTONE_TRY(check_wanted());
   const std::uint64_t offset = std::uint64_t{chunk} * leaf.record.chunk_size_bytes;
   const std::size_t size = leaf.record.chunk_size_at(chunk);
   const std::span<const std::byte> bytes =
@@ -695,6 +719,8 @@ Result<StepRecord> StepWriter::commit(std::span<const std::uint64_t> retire) {
 Result<StepRecord> StepWriter::commit_choosing(const ChooseRetired& choose) {
   return impl_->commit(choose);
 }
+
+bool StepWriter::give_up() { return impl_->give_up(); }
 
 const SaveCounters& StepWriter::counters() const { return impl_->counters(); }
 

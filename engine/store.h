@@ -216,7 +216,7 @@ struct LeafInfo {
 };
 
 // A step being written. Collects items and leaves; commit() checks and writes them. Not
-// thread-safe.
+// thread-safe, but for give_up().
 class StepWriter {
  public:
   // Dropped without a commit: the step never existed.
@@ -249,6 +249,11 @@ class StepWriter {
   Result<StepRecord> commit(std::span<const std::uint64_t> retire = {});
   // The same, with the steps to make invisible chosen at the last moment.
   Result<StepRecord> commit_choosing(const ChooseRetired& choose);
+
+  // The save is not to become visible any more: a commit() that is under way, or comes later, stops
+  // before it writes more than what it has in hand, and gives kClosed. False: it came too late, and
+  // the commit succeeds or fails by itself. From any thread.
+  bool give_up();
 
   // Of a commit() that has returned.
   const SaveCounters& counters() const;
@@ -297,10 +302,14 @@ class StepReader {
   // with them. kIo.
   Result<void> hold_files() const;
 
-  Result<ItemRecord> read_item(std::string_view item) const;
+  // With the structure of the whole item, or of the node at `below` alone; kNotFound: it has none.
+  Result<ItemRecord> read_item(std::string_view item, const LeafPath& below = {}) const;
 
-  // The records of all leaves of an item, in path order, without reading the chunks.
-  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item) const;
+  // The records of all leaves of an item, or of those below one of its containers, in path order,
+  // without reading the chunks, or any other record. Whether those below a container are complete
+  // is for its structure to say.
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
+                                              const LeafPath& below = {}) const;
 
   // One look-up. `encoded_path` is encode_path()'s.
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;

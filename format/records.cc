@@ -569,7 +569,8 @@ Result<std::string> encode(const ItemRecord& record, std::string_view key) {
   return checked_size(sealed(builder));
 }
 
-Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key) {
+Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key,
+                                      const LeafPath& below) {
   const auto table = STEPSTONE_TRY(
       VerifiedRecord<schema::ItemRecord>::open(bytes, key, schema::ItemRecordIdentifier()));
   ItemRecord record;
@@ -578,6 +579,7 @@ Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view k
   record.size_bytes = table->size_bytes();
   record.custom_metadata = view(table->custom_metadata());
   const schema::TreeStructure* const tree = table->structure();
+  record.structure.kinds.reserve(tree->kinds()->size());
   for (const std::uint8_t kind : *tree->kinds()) {
     record.structure.kinds.push_back(static_cast<NodeKind>(kind));
   }
@@ -602,7 +604,12 @@ Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view k
                                          tree->type_indices()->end());
   }
   record.structure.labels = view(tree->labels());
-  STEPSTONE_TRY(check_item(record).map_error(as_damage_error));
+  if (below.empty()) {
+    STEPSTONE_TRY(check_item(record).map_error(as_damage_error));
+  } else {
+    record.structure = STEPSTONE_TRY(substructure(record.structure, below));
+    STEPSTONE_TRY(visit(record.structure, {}).map_error(as_damage_error));
+  }
   return record;
 }
 

@@ -173,7 +173,10 @@ Result<void> check(const LeafRecord& record);
 
 Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view key);
 Result<StepRecord> decode_step_record(std::string_view bytes, std::string_view key);
-Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key);
+// Of the structure, the part at `below` (see substructure()) and no more, unless that is empty. The
+// counts stay those of the whole item. kNotFound: it has no such node.
+Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key,
+                                      const LeafPath& below = {});
 Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view key);
 
 // The hash that closes an encoded record; `bytes` must have come out of encode() or passed a

@@ -1,5 +1,7 @@
 #include "format/tree_structure.h"
 
+#include <cstddef>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "format/limits.h"
@@ -128,6 +130,114 @@ class Walk {
   std::string path_;  // To the node being visited, not closed.
 };
 
+// Goes through a structure without making anything of it. The functions give false where there is
+// less than there should be.
+class Skim {
+ public:
+  explicit Skim(const TreeStructure& structure)
+      : structure_(structure), labels_(structure.labels) {}
+
+  // From a container to its child of this label. kNotFound: it has none, or is a leaf.
+  Result<void> descend(const PathComponent& label) {
+    OpenNode node;
+    if (!enter(&node)) return cut_off();
+    std::string encoded;
+    append_component(encoded, label);
+    for (std::uint32_t child = 0; child < node.children_left; ++child) {
+      // No label is the beginning of another.
+      const bool is_found =
+          node.has_labels ? labels_.starts_with(encoded) : label == PathComponent::index(child);
+      if (node.has_labels && !skip_label()) return cut_off();
+      if (is_found) return {};
+      if (!skip_node()) return cut_off();
+    }
+    return fail(ErrorCode::kNotFound, "there is no such node");
+  }
+
+  // The node that comes next, and all below it.
+  Result<TreeStructure> take() {
+    const Skim begin = *this;
+    if (!skip_node()) return cut_off();
+    TreeStructure part;
+    part.kinds = slice(structure_.kinds, begin.next_node_, next_node_);
+    part.child_counts = slice(structure_.child_counts, begin.next_count_, next_count_);
+    part.type_indices = slice(structure_.type_indices, begin.next_type_, next_type_);
+    part.labels = begin.labels_.substr(0, begin.labels_.size() - labels_.size());
+    std::unordered_map<std::uint32_t, std::uint32_t> numbers;
+    for (std::uint32_t& type : part.type_indices) {
+      if (type >= structure_.type_names.size()) return corrupt("a type name is missing");
+      const auto [entry, is_new] =
+          numbers.emplace(type, static_cast<std::uint32_t>(part.type_names.size()));
+      if (is_new) part.type_names.push_back(structure_.type_names[type]);
+      type = entry->second;
+    }
+    return part;
+  }
+
+ private:
+  struct OpenNode {
+    bool has_labels = false;
+    std::uint32_t children_left = 0;
+  };
+
+  static tl::unexpected<Error> cut_off() { return corrupt("a node is missing"); }
+
+  template <typename T>
+  static std::vector<T> slice(const std::vector<T>& all, std::size_t begin, std::size_t end) {
+    return {all.begin() + static_cast<std::ptrdiff_t>(begin),
+            all.begin() + static_cast<std::ptrdiff_t>(end)};
+  }
+
+  // A leaf is a node without children.
+  bool enter(OpenNode* node) {
+    if (next_node_ == structure_.kinds.size()) return false;
+    const NodeKind kind = structure_.kinds[next_node_++];
+    *node = {has_labels(kind), 0};
+    if (kind == NodeKind::kLeaf) return true;
+    if (next_count_ == structure_.child_counts.size()) return false;
+    node->children_left = structure_.child_counts[next_count_++];
+    if (!has_type_name(kind)) return true;
+    return next_type_++ < structure_.type_indices.size();
+  }
+
+  bool skip_node() {
+    open_.clear();
+    while (true) {
+      OpenNode node;
+      if (!enter(&node)) return false;
+      open_.push_back(node);
+      while (open_.back().children_left == 0) {
+        open_.pop_back();
+        if (open_.empty()) return true;
+      }
+      --open_.back().children_left;
+      if (open_.back().has_labels && !skip_label()) return false;
+    }
+  }
+
+  // See append_component().
+  bool skip_label() {
+    if (labels_.empty()) return false;
+    const auto kind = static_cast<PathComponent::Kind>(labels_.front());
+    std::size_t end = 1 + sizeof(std::uint64_t);
+    if (kind == PathComponent::Kind::kStringKey || kind == PathComponent::Kind::kAttribute) {
+      end = labels_.find(std::string_view("\0\1", 2), 1);
+      if (end == std::string_view::npos) return false;
+      end += 2;
+    }
+    if (labels_.size() < end) return false;
+    labels_.remove_prefix(end);
+    return true;
+  }
+
+  const TreeStructure& structure_;
+  std::string_view labels_;
+  std::size_t next_node_ = 0;
+  std::size_t next_count_ = 0;
+  std::size_t next_type_ = 0;
+  std::vector<OpenNode> open_;  // Of skip_node(), kept for its memory.
+};
+
 }  // namespace
 
 std::string_view to_string(NodeKind kind) {
@@ -150,6 +260,12 @@ std::string_view to_string(NodeKind kind) {
 
 Result<void> visit(const TreeStructure& structure, const TreeVisitor& visitor) {
   return Walk(structure, visitor).run();
+}
+
+Result<TreeStructure> substructure(const TreeStructure& structure, const LeafPath& path) {
+  Skim skim(structure);
+  for (const PathComponent& label : path) STEPSTONE_TRY(skim.descend(label));
+  return skim.take();
 }
 
 TreeStructure leaf_structure() {

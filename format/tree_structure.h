@@ -53,6 +53,11 @@ struct TreeVisitor {
 // kCorrupt for anything that does not hold, or the visitor's own error. Callbacks may be empty.
 Result<void> visit(const TreeStructure& structure, const TreeVisitor& visitor);
 
+// The part of a structure that is the node at `path` and what stands below it; the type names that
+// it uses alone. What it passes over is not looked into, and takes a few nanoseconds a node.
+// kNotFound: there is no such node. kCorrupt: there is less than the counts say.
+Result<TreeStructure> substructure(const TreeStructure& structure, const LeafPath& path);
+
 // The structure of a tree that is one leaf and nothing else.
 TreeStructure leaf_structure();
 

@@ -165,6 +165,22 @@ stepstone_code stepstone_checkpoint_add_float64(stepstone_checkpoint* checkpoint
                 [&] { return Result<Leaf>(Leaf(std::in_place_type<double>, value)); });
 }
 
+stepstone_code stepstone_checkpoint_add_complex128(stepstone_checkpoint* checkpoint,
+                                                   const char* item, const char* path, double real,
+                                                   double imaginary) {
+  return c::add(checkpoint, item, path,
+                [&] { return Result<Leaf>(Leaf(std::complex<double>(real, imaginary))); });
+}
+
+stepstone_code stepstone_checkpoint_add_big_integer(stepstone_checkpoint* checkpoint,
+                                                    const char* item, const char* path,
+                                                    const char* decimal) {
+  return c::add(checkpoint, item, path, [&]() -> Result<Leaf> {
+    STEPSTONE_TRY(c::check_given({{"decimal", decimal}}));
+    return Leaf(BigInteger{decimal});
+  });
+}
+
 stepstone_code stepstone_checkpoint_add_string(stepstone_checkpoint* checkpoint, const char* item,
                                                const char* path, const char* text) {
   return c::add(checkpoint, item, path, [&]() -> Result<Leaf> {

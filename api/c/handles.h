@@ -7,8 +7,8 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
+#include "api/c/step_leaves.h"
 #include "api/c/stepstone.h"
 #include "api/checkpoint_manager.h"
 
@@ -26,22 +26,9 @@ struct stepstone_checkpoint {
 };
 
 struct stepstone_step {
-  struct Leaf {
-    std::string item;
-    stepstone::LeafPath path;
-    stepstone::LeafMetadata metadata;
-  };
+  explicit stepstone_step(stepstone::HeldStep held) : leaves(std::move(held)) {}
 
-  struct Item {
-    stepstone::Tree tree;  // As ItemMetadata::tree.
-    std::size_t first_leaf = 0;
-  };
-
-  stepstone::HeldStep held;
-  std::map<std::string, Item> items;
-  std::vector<Leaf> leaves;  // Those of one item together, in the order of its tree.
-  // Positions in `leaves`.
-  std::map<std::pair<std::string, stepstone::LeafPath>, std::size_t> by_path;
+  stepstone::c::StepLeaves leaves;
 };
 // NOLINTEND(readability-identifier-naming)
 

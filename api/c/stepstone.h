@@ -124,7 +124,9 @@ typedef struct stepstone_store stepstone_store; /* Any number of threads may use
 typedef struct stepstone_options {
   size_t struct_size_bytes;     /* sizeof(stepstone_options): tells versions apart. */
   uint64_t save_interval_steps; /* Save multiples of it, and the first step of all; not 0. */
-  uint64_t max_to_keep;         /* Retire all but the newest so many at each save; 0: keep all. */
+  uint64_t max_to_keep;         /* Retire all but the newest so many at each save (a step before the
+                                 newest stays until the next save, and so does the newest); 0: keep
+                                 all. */
   uint64_t async_queue_size_bytes; /* Of saves in the background together; 0: one at a time. */
   uint64_t wait_timeout_ms; /* How long a call waits for saves, then STEPSTONE_BUSY; 0: for ever. */
   int32_t create;           /* 1: make the directory if it is missing. */
@@ -176,6 +178,14 @@ stepstone_code stepstone_checkpoint_add_int64(stepstone_checkpoint* checkpoint, 
                                               const char* path, int64_t value);
 stepstone_code stepstone_checkpoint_add_float64(stepstone_checkpoint* checkpoint, const char* item,
                                                 const char* path, double value);
+stepstone_code stepstone_checkpoint_add_complex128(stepstone_checkpoint* checkpoint,
+                                                   const char* item, const char* path, double real,
+                                                   double imaginary);
+/* An integer of any size, as decimal digits without leading zeros, with a '-' in front if it is
+ * negative; that it is so is checked by the save. */
+stepstone_code stepstone_checkpoint_add_big_integer(stepstone_checkpoint* checkpoint,
+                                                    const char* item, const char* path,
+                                                    const char* decimal);
 /* UTF-8; that it is so is checked by the save. */
 stepstone_code stepstone_checkpoint_add_string(stepstone_checkpoint* checkpoint, const char* item,
                                                const char* path, const char* text);
@@ -236,7 +246,8 @@ stepstone_code stepstone_export(stepstone_store* store, uint64_t step, const cha
 /* Reading a step ---------------------------------------------------------------------------- */
 /* Stays readable whatever becomes of the step. Any number of threads may use one. */
 typedef struct stepstone_step stepstone_step;
-/* Waits for saves first. NOT_FOUND: no such step, or none. CORRUPT, IO, CLOSED, BUSY. */
+/* Waits for saves first, and reads nothing of the leaves. NOT_FOUND: no such step, or none.
+ * CORRUPT, IO, CLOSED, BUSY. */
 stepstone_code stepstone_step_open(stepstone_store* store, uint64_t number, stepstone_step** step);
 void stepstone_step_free(stepstone_step* step);
 stepstone_code stepstone_step_number(const stepstone_step* step, uint64_t* number);
@@ -253,8 +264,10 @@ typedef struct stepstone_leaf_info { /* Its pointers are valid until the step is
   uint64_t size_bytes;   /* What a restore of the whole leaf gives. */
   uint64_t stored_bytes; /* In the store, compressed. */
 } stepstone_leaf_info;
-/* Of the leaf at a position, in the order of the items' names and then of their trees; or of the
- * leaf at a path. NOT_FOUND: none there. INVALID_ARGUMENT: another struct size; no such path. */
+/* Of the leaf at a position, in the order of the items' names and then of their trees: the first
+ * call reads the records of all leaves. Or of the leaf at a path: one look-up, however many others
+ * there are. NOT_FOUND: none there. INVALID_ARGUMENT: another struct size; no such path. CORRUPT,
+ * IO. */
 stepstone_code stepstone_step_leaf(const stepstone_step* step, size_t index,
                                    stepstone_leaf_info* info);
 stepstone_code stepstone_step_find(const stepstone_step* step, const char* item, const char* path,
@@ -272,11 +285,11 @@ typedef struct stepstone_destination {
   const stepstone_slice* slices; /* Of an array: one per axis, from the first on; others whole. */
   size_t slice_count;            /* 0: the whole leaf; then `slices` may be NULL. */
 } stepstone_destination;
-/* Reads these leaves, and nothing else, into the caller's memory, in parallel; `destinations` may
- * be NULL where the count is 0. INVALID_ARGUMENT: a size or slice that does not fit, a leaf twice.
- * NOT_FOUND: no such leaf. These are found before anything is written. MISMATCH: the item is no
- * tree, but of another handler (a JSON item of the C++ API). CORRUPT, IO: the destinations hold
- * anything. */
+/* Reads these leaves, and nothing else, into the caller's memory, in parallel; a few of them cost
+ * no more where the step has many others. `destinations` may be NULL where the count is 0.
+ * INVALID_ARGUMENT: a size or slice that does not fit, a leaf twice. NOT_FOUND: no such leaf. These
+ * are found before anything is written. MISMATCH: the item is no tree, but of another handler (a
+ * JSON item of the C++ API). CORRUPT, IO: the destinations hold anything. */
 stepstone_code stepstone_restore(const stepstone_step* step,
                                  const stepstone_destination* destinations, size_t count);
 /* One whole leaf. */

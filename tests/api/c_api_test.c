@@ -189,6 +189,9 @@ static void everything_comes_back(void) {
   unsigned char flag = 9;
   char note[5] = {0};
   char blob[3] = {0};
+  double wave[2] = {0, 0};
+  const char* const big = "-123456789012345678901234567890";
+  char digits[31] = {0};
   uint64_t number = 0;
   size_t leaf_count = 0;
   stepstone_store* store = open_store("all", synchronous());
@@ -200,6 +203,8 @@ static void everything_comes_back(void) {
   EXPECT_OK(stepstone_checkpoint_add_string(checkpoint, "state", "opt/.note", "hello"));
   EXPECT_OK(stepstone_checkpoint_add_bytes(checkpoint, "data", "", "a\0b", 3));
   EXPECT_OK(stepstone_checkpoint_add_bytes(checkpoint, "state", "empty", NULL, 0));
+  EXPECT_OK(stepstone_checkpoint_add_complex128(checkpoint, "state", "wave", 0.25, -2));
+  EXPECT_OK(stepstone_checkpoint_add_big_integer(checkpoint, "state", "big", big));
   EXPECT_OK(stepstone_checkpoint_set_metrics(checkpoint, "{\"loss\":0.5}"));
   EXPECT_OK(stepstone_checkpoint_set_custom_metadata(checkpoint, "{\"run\":\"c\"}"));
   EXPECT_OK(stepstone_save(store, 7, checkpoint, 0, NULL));
@@ -209,7 +214,7 @@ static void everything_comes_back(void) {
   EXPECT_OK(stepstone_step_open(store, STEPSTONE_LATEST, &step));
   EXPECT_OK(stepstone_step_number(step, &number));
   EXPECT_OK(stepstone_step_leaf_count(step, &leaf_count));
-  EXPECT(number == 7 && leaf_count == 8);
+  EXPECT(number == 7 && leaf_count == 10);
   stepstone_leaf_info info;
   info.struct_size_bytes = sizeof(info);
   EXPECT_OK(stepstone_step_find(step, "state", "params/w", &info));
@@ -233,11 +238,20 @@ static void everything_comes_back(void) {
       {"state", "opt/.note", note, sizeof(note), NULL, 0},
       {"state", "empty", NULL, 0, NULL, 0},
       {"data", "", blob, sizeof(blob), NULL, 0},
+      {"state", "wave", wave, sizeof(wave), NULL, 0},
+      {"state", "big", digits, sizeof(digits), NULL, 0},
   };
-  EXPECT_OK(stepstone_restore(step, all, 8));
+  const size_t all_count = sizeof(all) / sizeof(all[0]);
+  EXPECT_OK(stepstone_restore(step, all, all_count));
   EXPECT(equal_floats(floats, values, 6));
   EXPECT(count == -5 && rate == 0.5 && flag == 1);
   EXPECT(memcmp(note, "hello", 5) == 0 && memcmp(blob, "a\0b", 3) == 0);
+  EXPECT(wave[0] == 0.25 && wave[1] == -2 && memcmp(digits, big, strlen(big)) == 0);
+  info.struct_size_bytes = sizeof(info);
+  EXPECT_OK(stepstone_step_find(step, "state", "wave", &info));
+  EXPECT(info.kind == STEPSTONE_KIND_COMPLEX128 && info.size_bytes == 16);
+  EXPECT_OK(stepstone_step_find(step, "state", "big", &info));
+  EXPECT(info.kind == STEPSTONE_KIND_BIG_INTEGER && info.size_bytes == strlen(big));
   EXPECT_OK(stepstone_restore(step, NULL, 0));
 
   const stepstone_slice slices[] = {{0, 2}, {1, 2}};
@@ -248,7 +262,7 @@ static void everything_comes_back(void) {
   /* What does not fit is found before anything is written. */
   memset(floats, 0, sizeof(floats));
   all[1].size_bytes = 4;
-  EXPECT_INVALID(stepstone_restore(step, all, 8));
+  EXPECT_INVALID(stepstone_restore(step, all, all_count));
   EXPECT_TEXT("step 7 item 'state' leaf 'count'");
   EXPECT(floats[0] == 0);
   EXPECT_INVALID(stepstone_restore_leaf(step, "state", "params/w", floats, 20));
@@ -407,6 +421,54 @@ static void steps_of_a_run(void) {
   EXPECT_CODE(STEPSTONE_CLOSED, stepstone_reload(store));
   stepstone_store_free(store);
   stepstone_checkpoint_free(again);
+}
+
+/* What describes a leaf stays where it is, however and in whatever order it was found. */
+static void few_leaves_of_many_are_found_and_restored(void) {
+  enum { kCount = 2000 };
+  static double values[kCount];
+  static double found[kCount];
+  static stepstone_destination all[kCount];
+  static char leaf_paths[kCount][16];
+  stepstone_store* store = open_store("many", synchronous());
+  stepstone_checkpoint* checkpoint = NULL;
+  EXPECT_OK(stepstone_checkpoint_create(&checkpoint));
+  for (int i = 0; i < kCount; ++i) {
+    values[i] = i;
+    snprintf(leaf_paths[i], sizeof(leaf_paths[i]), "a[%d]/x", i);
+    EXPECT_OK(stepstone_checkpoint_add_array(checkpoint, "state", leaf_paths[i], STEPSTONE_FLOAT64,
+                                             0, NULL, &values[i], sizeof(double)));
+  }
+  EXPECT_OK(stepstone_checkpoint_add_int64(checkpoint, "state", "n", 5));
+  EXPECT_OK(stepstone_save(store, 1, checkpoint, 0, NULL));
+  stepstone_checkpoint_free(checkpoint);
+  stepstone_step* step = NULL;
+  EXPECT_OK(stepstone_step_open(store, 1, &step));
+  stepstone_leaf_info first;
+  stepstone_leaf_info again;
+  first.struct_size_bytes = again.struct_size_bytes = sizeof(first);
+  EXPECT_OK(stepstone_step_find(step, "state", "a[7]/x", &first));
+  int64_t n = 0;
+  double x = 0;
+  EXPECT_OK(stepstone_restore_leaf(step, "state", "n", &n, sizeof(n)));
+  EXPECT_OK(stepstone_restore_leaf(step, "state", "a[1234]/x", &x, sizeof(x)));
+  EXPECT(n == 5 && x == 1234);
+  EXPECT_CODE(STEPSTONE_NOT_FOUND, stepstone_step_find(step, "state", "a[2000]/x", &again));
+  EXPECT_TEXT("step 1 item 'state' leaf 'a[2000]/x'");
+  EXPECT_CODE(STEPSTONE_NOT_FOUND, stepstone_step_find(step, "other", "n", &again));
+  size_t count = 0;
+  EXPECT_OK(stepstone_step_leaf_count(step, &count));
+  EXPECT(count == kCount + 1);
+  EXPECT_OK(stepstone_step_leaf(step, 7, &again));
+  EXPECT(again.path == first.path && strcmp(first.path, "a[7]/x") == 0);
+  for (int i = 0; i < kCount; ++i) {
+    const stepstone_destination to = {"state", leaf_paths[i], &found[i], sizeof(double), NULL, 0};
+    all[i] = to;
+  }
+  EXPECT_OK(stepstone_restore(step, all, kCount));
+  EXPECT(memcmp(found, values, sizeof(values)) == 0);
+  stepstone_step_free(step);
+  stepstone_store_free(store);
 }
 
 static void stores_that_cannot_be_opened(void) {
@@ -577,6 +639,7 @@ int main(void) {
   leaves_that_cannot_be_added();
   stores_that_cannot_be_opened();
   everything_comes_back();
+  few_leaves_of_many_are_found_and_restored();
   steps_of_a_run();
   exports();
   damage_is_found();

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "api/checkpointer.h"
 #include "engine/store.h"
@@ -83,12 +85,14 @@ TEST_F(CheckpointManagerTest, TheFirstStepIsSavedWhateverTheInterval) {
   EXPECT_EQ(manager->all_steps(), (Steps{3, 5, 10}));
 }
 
-TEST_F(CheckpointManagerTest, MaxToKeepOneKeepsTheStepJustSaved) {
+TEST_F(CheckpointManagerTest, MaxToKeepOneKeepsTheStepJustSavedAndTheNewest) {
   const auto manager = open({.max_to_keep = 1});
-  for (const std::uint64_t step : {7U, 8U, 3U}) {
+  const std::vector<std::pair<std::uint64_t, Steps>> saves = {
+      {7, {7}}, {8, {8}}, {3, {3, 8}}, {5, {5, 8}}, {9, {9}}};
+  for (const auto& [step, kept] : saves) {
     ASSERT_TRUE(is_ok(manager->save(step, save_of(step))));
     ASSERT_TRUE(is_ok(manager->wait_until_finished()));
-    EXPECT_EQ(manager->all_steps(), Steps{step});
+    EXPECT_EQ(manager->all_steps(), kept);
   }
 }
 
@@ -432,6 +436,18 @@ TEST_F(CheckpointManagerTest, MayBeClosedWhileOthersAsk) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(is_ok(closed));
   EXPECT_EQ(failure_count, 0);
+}
+
+TEST_F(CheckpointManagerTest, AHeldStepStaysReadableBeyondTheCloseAndKeepsTheStoreOpen) {
+  auto manager = open();
+  ASSERT_TRUE(*manager->save(1, save_of(1)));
+  std::optional<HeldStep> held = std::move(*manager->hold(1));
+  EXPECT_TRUE(is_ok(manager->close()));
+  manager.reset();
+  EXPECT_EQ(*held->restore(), tree_of(1));
+  EXPECT_TRUE(fails(Store::open(path(), {}), ErrorCode::kBusy)) << "it is open through the step";
+  held.reset();
+  EXPECT_TRUE(is_ok(Store::open(path(), {})));
 }
 
 TEST_F(CheckpointManagerTest, OldStepsAreCompressedInTheBackground) {

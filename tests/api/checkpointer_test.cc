@@ -125,8 +125,10 @@ TEST_F(CheckpointerTest, LeavesARunOfStepsToTheManager) {
     ASSERT_TRUE(is_ok(manager));
     ASSERT_TRUE(is_ok((*manager)->save(3, args::StandardSave(tree_of(3)))));
     ASSERT_TRUE(is_ok((*manager)->save(4, args::StandardSave(tree_of(4)))));
+    ASSERT_TRUE(is_ok((*manager)->wait_until_finished()));
     EXPECT_TRUE(fails(checkpointer_.save(at("run"), args::StandardSave(tree_of(1))),
-                      ErrorCode::kBusy, {at("run").string()}));
+                      ErrorCode::kInvalidArgument, {at("run").string(), "CheckpointManager"}))
+        << "also while it is open in this process";
   }
   for (const bool force : {false, true}) {
     EXPECT_TRUE(

@@ -1,11 +1,13 @@
 // Checkpointers of several items and in the background, paths into stores, and the free functions.
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 
 #include "api/async_checkpointer.h"
 #include "api/checkpoint_manager.h"
 #include "api/checkpoint_path.h"
 #include "api/functions.h"
+#include "engine/store.h"
 #include "tests/api/support.h"
 #include "tests/support/temporary_directory.h"
 
@@ -121,6 +123,102 @@ TEST_F(CheckpointersTest, AFailedAsynchronousSaveIsToldOnceAndKeepsWhatWasThere)
   EXPECT_TRUE(
       fails(checkpointer.save(at("e"), GatedSave{gate}), ErrorCode::kClosed, {at("e").string()}));
   EXPECT_TRUE(fails(checkpointer.restore(at("d")), ErrorCode::kClosed));
+}
+
+TEST_F(CheckpointersTest, ACancelledSaveLeavesThePathAsItWas) {
+  AsyncCheckpointer checkpointer{GatedHandler()};
+  EXPECT_FALSE(checkpointer.cancel()) << "there is none";
+  auto first = std::make_shared<Gate>();
+  first->open();
+  ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{first})));
+  ASSERT_TRUE(is_ok(checkpointer.wait_until_finished()));
+  EXPECT_FALSE(checkpointer.cancel()) << "it is committed, and known to be";
+  const auto before = Checkpointer().metadata(at("c"));
+  ASSERT_TRUE(is_ok(before));
+
+  for (const bool is_broken : {false, true}) {
+    auto gate = std::make_shared<Gate>();
+    ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate, is_broken}, {.force = true})));
+    EXPECT_TRUE(checkpointer.is_saving_in_progress());
+    EXPECT_TRUE(checkpointer.cancel());
+    EXPECT_TRUE(checkpointer.cancel()) << "it stays given up";
+    gate->open();
+    EXPECT_TRUE(is_ok(checkpointer.wait_until_finished()));
+    const auto after = Checkpointer().metadata(at("c"));
+    ASSERT_TRUE(is_ok(after));
+    EXPECT_EQ(after->commit_timestamp_ns, before->commit_timestamp_ns);
+    EXPECT_EQ(*checkpointer.restore(at("c")), Tree("through"));
+  }
+
+  auto gate = std::make_shared<Gate>();
+  ASSERT_TRUE(is_ok(checkpointer.save(at("new"), GatedSave{gate})));
+  EXPECT_TRUE(checkpointer.cancel());
+  gate->open();
+  // The next save waits for the one that was given up.
+  ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate}, {.force = true})));
+  EXPECT_TRUE(fails(checkpointer.restore(at("new")), ErrorCode::kNotFound));
+  ASSERT_TRUE(is_ok(checkpointer.wait_until_finished()));
+  EXPECT_NE(Checkpointer().metadata(at("c"))->commit_timestamp_ns, before->commit_timestamp_ns);
+  EXPECT_TRUE(is_ok(Store::open(at("new"), {}))) << "nobody has it open any more";
+}
+
+TEST_F(CheckpointersTest, ACancelThatComesTooLateChangesNothing) {
+  auto gate = std::make_shared<Gate>();
+  gate->open();
+  AsyncCheckpointer checkpointer{GatedHandler()};
+  ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate})));
+  while (checkpointer.is_saving_in_progress()) std::this_thread::yield();
+  EXPECT_FALSE(checkpointer.cancel());
+  EXPECT_EQ(*checkpointer.restore(at("c")), Tree("through"));
+  ASSERT_TRUE(is_ok(checkpointer.save(at("d"), GatedSave{gate, true})));
+  while (checkpointer.is_saving_in_progress()) std::this_thread::yield();
+  EXPECT_FALSE(checkpointer.cancel());
+  EXPECT_TRUE(fails(checkpointer.wait_until_finished(), ErrorCode::kIo, {"broken"}));
+}
+
+TEST_F(CheckpointersTest, SavesAtAPathThatThisProcessHasOpenShareItsStore) {
+  const auto manager = *CheckpointManager::open(at("c"), {.enable_async_checkpointing = false});
+  ASSERT_TRUE(is_ok(save(at("c"), tree_of(1))));
+  EXPECT_EQ(manager->all_steps(), std::vector<std::uint64_t>{0});
+  EXPECT_EQ(*manager->restore(0), tree_of(1));
+  EXPECT_TRUE(fails(save(at("c"), tree_of(2)), ErrorCode::kAlreadyExists, {at("c").string()}));
+  const HeldStep held = *manager->hold(0);
+  ASSERT_TRUE(is_ok(save(at("c"), tree_of(2), {.force = true})));
+  EXPECT_EQ(*manager->restore(0), tree_of(2));
+  EXPECT_EQ(*held.restore(), tree_of(1));
+  ASSERT_TRUE(*manager->save(1, args::StandardSave(tree_of(3))));
+  EXPECT_TRUE(fails(save(at("c"), tree_of(4), {.force = true}), ErrorCode::kInvalidArgument,
+                    {at("c").string(), "CheckpointManager"}));
+  EXPECT_EQ(*manager->restore(0), tree_of(2));
+}
+
+TEST_F(CheckpointersTest, ARunThatBeginsWhileASaveIsUnderWayIsLeftToTheManager) {
+  auto gate = std::make_shared<Gate>();
+  AsyncCheckpointer checkpointer{GatedHandler()};
+  ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate})));
+  const auto manager = *CheckpointManager::open(at("c"), {.enable_async_checkpointing = false});
+  ASSERT_TRUE(*manager->save(3, args::StandardSave(tree_of(3))));
+  gate->open();
+  EXPECT_TRUE(fails(checkpointer.wait_until_finished(), ErrorCode::kInvalidArgument,
+                    {at("c").string(), "CheckpointManager"}));
+  EXPECT_EQ(manager->all_steps(), std::vector<std::uint64_t>{3});
+}
+
+TEST_F(CheckpointersTest, TwoSavesToOnePathAtOnceTakeTurns) {
+  auto gate = std::make_shared<Gate>();
+  AsyncCheckpointer slow{GatedHandler()};
+  ASSERT_TRUE(is_ok(slow.save(at("c"), GatedSave{gate})));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_of(1))));
+  gate->open();
+  EXPECT_TRUE(fails(slow.wait_until_finished(), ErrorCode::kAlreadyExists));
+  EXPECT_EQ(*load(at("c")), tree_of(1));
+  auto second = std::make_shared<Gate>();
+  ASSERT_TRUE(is_ok(slow.save(at("c"), GatedSave{second}, {.force = true})));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_of(2), {.force = true})));
+  EXPECT_EQ(*load(at("c")), tree_of(2));
+  second->open();
+  ASSERT_TRUE(is_ok(slow.wait_until_finished()));
+  EXPECT_EQ(*slow.restore(at("c")), Tree("through"));
 }
 
 TEST_F(CheckpointersTest, ACompositeRestoresAllItemsOrSomeWithOrWithoutArguments) {

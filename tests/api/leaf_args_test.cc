@@ -1,8 +1,12 @@
 // Options leaf by leaf, on the way in and out; and restores of other trees than the one saved.
+#include <fnmatch.h>
+
 #include <algorithm>
+#include <functional>
 
 #include "api/array_region.h"
 #include "api/cast.h"
+#include "api/checkpoint_manager.h"
 #include "api/checkpointer.h"
 #include "tests/api/support.h"
 #include "tests/api/trees.h"
@@ -74,6 +78,52 @@ TEST_F(LeafArgsTest, ASaveThatWouldLoseMoreThanWasAskedForIsRefused) {
   EXPECT_TRUE(
       fails(save(params(), SaveArgs{.chunk_size_bytes = 100}), ErrorCode::kLimit, {"100 bytes"}));
   EXPECT_EQ(*Checkpointer().restore(path()), params()) << "the checkpoint is as it was";
+}
+
+TEST_F(LeafArgsTest, AnIntegerThatDoesNotFitIsFoundBeforeAnythingIsQueuedAndNamedByItsPlace) {
+  using enum DType;
+  // Far into the array, past several chunks.
+  constexpr std::size_t kCount = 700'000;
+  constexpr std::size_t kPlace = 654'321;
+  const auto manager = *CheckpointManager::open(path());
+  std::uint64_t step = 0;
+  const auto save_as = [&](const Array& array, DType to, bool is_lossy = false) {
+    const SaveArgs how = {.dtype = to, .allow_lossy_cast = is_lossy, .chunk_size_bytes = 4096};
+    return manager->save(step++, args::StandardSave(Tree::dict({{"n", array}}), how));
+  };
+  const auto misfit = [&](const Array& array, DType to, std::uint64_t place) {
+    const std::string name = "step " + std::to_string(step) + " item 'default'";
+    const std::string element = "element " + std::to_string(place) + " does not fit";
+    return fails(save_as(array, to), ErrorCode::kMismatch,
+                 {name, "leaf 'n'", element, "allow_lossy_cast"});
+  };
+  std::vector<std::int64_t> wide(kCount, 7);
+  wide[kPlace] = -129;
+  EXPECT_TRUE(misfit(array_of(wide), kInt8, kPlace));
+  EXPECT_TRUE(misfit(array_of(wide, {1000, 700}), kUint64, kPlace)) << "counted in C order";
+  EXPECT_TRUE(misfit(*Array::borrow<std::int64_t>(wide, {kCount}), kInt4, kPlace));
+  // Every second one, from the end: the misfit is at (kCount - 1 - kPlace) / 2.
+  const Array strided = *Array::borrow_strided(
+      kInt64, {kCount / 2}, {-16}, reinterpret_cast<const std::byte*>(&wide[kCount - 1]));
+  EXPECT_TRUE(misfit(strided, kUint8, (kCount - 1 - kPlace) / 2));
+  std::vector<std::uint16_t> tall(kCount, 0);
+  tall[kPlace] = 0x8000;
+  EXPECT_TRUE(misfit(array_of(tall), kInt16, kPlace));
+  const Array packed =
+      *Array::copy_bytes(kInt4, {3}, std::vector<std::byte>{std::byte{0x21}, std::byte{0x01}});
+  EXPECT_TRUE(misfit(packed, kInt2, 1)) << "1, 2, 1";
+  EXPECT_FALSE(manager->is_saving_in_progress());
+  EXPECT_TRUE(is_ok(manager->wait_until_finished()));
+  EXPECT_TRUE(manager->all_steps().empty());
+
+  EXPECT_TRUE(is_ok(save_as(array_of(tall), kUint32)));
+  EXPECT_TRUE(is_ok(save_as(array_of(wide), kInt16)));
+  EXPECT_TRUE(is_ok(save_as(array_of(wide), kFloat16)));
+  EXPECT_TRUE(is_ok(save_as(array_of(wide), kInt8, true)));
+  EXPECT_TRUE(is_ok(save_as(array_of(std::vector<std::int64_t>()), kInt2)));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  const Tree clamped = *manager->restore(step - 2);
+  EXPECT_EQ((*clamped.find("n")->get_if<Array>()->values<std::int8_t>())[kPlace], -128);
 }
 
 // Whatever the dtypes and however the chunks fall, what is stored is what cast() makes of the
@@ -278,6 +328,114 @@ TEST_F(LeafArgsTest, RestoresASubtreeAsItWasSaved) {
   args.subtree = "enc";
   args.item = Tree::dict({{"w", AbstractArray{DType::kFloat64, {2}}}, {"b", 0}});
   EXPECT_EQ(*restore(args)->find("w"), Tree(array_of<double>({1.5, 2.5})));
+}
+
+// Goal: whatever stands at a node comes back from its path alone. Method: every node of random
+// trees, in steps of segments and in such as are too small for one.
+TEST_F(LeafArgsTest, EveryNodeOfARandomTreeComesBackByItself) {
+  const std::uint64_t seed = testing::seed_or(4711);
+  SCOPED_TRACE(testing::trace(seed));
+  TreeMaker maker(seed);
+  std::size_t node_count = 0;
+  for (int i = 0; i < 12; ++i) {
+    SCOPED_TRACE("tree " + std::to_string(i));
+    Tree tree = maker.tree();
+    if (i % 2 == 0) tree = Tree::tuple({tree, testing::new_bytes(std::size_t{1} << 19)});
+    ASSERT_TRUE(is_ok(save(tree)));
+    const auto manager = *CheckpointManager::open(path(), {.read_only = true});
+    LeafPath at;
+    const std::function<void(const Tree&)> check = [&](const Tree& node) {
+      ++node_count;
+      args::PyTreeRestore args;
+      args.subtree = to_text(at);
+      const auto restored = manager->restore(0, args);
+      ASSERT_TRUE(is_ok(restored)) << args.subtree;
+      EXPECT_EQ(*restored, node) << args.subtree;
+      // Into itself as a target, for the handling of what is relative to the node.
+      args.item = node;
+      const auto fitted = manager->restore(0, args);
+      ASSERT_TRUE(is_ok(fitted)) << args.subtree;
+      EXPECT_EQ(*fitted, node) << args.subtree;
+      args.item.reset();
+      args.subtree += args.subtree.empty() ? "no such node" : "/no such node";
+      EXPECT_TRUE(fails(manager->restore(0, args), ErrorCode::kNotFound, {"no such node"}));
+      for (const Tree::Child& child : node.children()) {
+        at.push_back(child.label);
+        check(child.tree);
+        at.pop_back();
+      }
+    };
+    check(tree);
+  }
+  EXPECT_GT(node_count, 100U);
+}
+
+// Thousands of options are found by their paths, and an earlier one that selects the leaf as well
+// goes first.
+TEST_F(LeafArgsTest, TheFirstOptionsThatSelectALeafAreItsOwn) {
+  const LeafPath a = *parse_path("a");
+  const LeafPath ab = *parse_path("a/b");
+  const LeafPath ac = *parse_path("a/c");
+  PerLeaf<int> options;
+  options.add(ab, 0).add("*/c", 1).add(a, 2).add(ac, 3).add("*", 4).add(ab, 5);
+  const auto found = [&](const char* text) { return *options.find(*parse_path(text), text); };
+  EXPECT_EQ(found("a/b"), 0);
+  EXPECT_EQ(found("a/b/x"), 0) << "below";
+  EXPECT_EQ(found("a/c"), 1);
+  EXPECT_EQ(found("a/d"), 2);
+  EXPECT_EQ(found("d"), 4);
+  EXPECT_EQ(found(""), 4);
+  EXPECT_EQ(PerLeaf<int>().find(a, "a"), nullptr);
+  EXPECT_EQ(*PerLeaf<int>(7).find({}, ""), 7);
+  const Tree tree = Tree::dict({{"a", Tree::dict({{"b", 1}})}});
+  ASSERT_NE(options.missing_from(tree), nullptr);
+  EXPECT_EQ(*options.missing_from(tree), ac);
+  EXPECT_EQ(options.missing_from(Tree::dict({{"a", Tree::dict({{"c", 1}, {"b", 1}})}})), nullptr);
+  EXPECT_EQ(*options.missing_from(Tree(1)), a);
+}
+
+// Goal: an index of paths finds what trying all entries in turn finds. Method: random entries
+// and leaves.
+TEST_F(LeafArgsTest, OptionsAreFoundAsIfAllEntriesWereTriedInTurn) {
+  const std::uint64_t seed = testing::seed_or(321);
+  SCOPED_TRACE(testing::trace(seed));
+  Random random(seed);
+  const auto random_path = [&] {
+    LeafPath path;
+    while (path.size() < 4 && !random.one_in(4)) {
+      path.push_back(random.one_in(2)
+                         ? PathComponent::key(std::string(1, "abc"[random.below(3)]))
+                         : PathComponent::index(static_cast<std::uint32_t>(random.below(3))));
+    }
+    return path;
+  };
+  for (int round = 0; round < 50; ++round) {
+    PerLeaf<std::size_t> options;
+    for (std::size_t i = 0; i < 20; ++i) {
+      if (random.one_in(4)) {
+        options.add(random.one_of(std::vector<std::string>{"a*", "*b", "*[[]1]*", "c/?"}), i);
+      } else {
+        options.add(random_path(), i);
+      }
+    }
+    for (int leaf = 0; leaf < 50; ++leaf) {
+      const LeafPath path = random_path();
+      const std::string text = to_text(path);
+      const std::size_t* expected = nullptr;
+      for (const auto& entry : options.entries()) {
+        const LeafPath& above = entry.where.path;
+        const bool is_selected = entry.where.pattern.empty()
+                                     ? above.size() <= path.size() &&
+                                           std::equal(above.begin(), above.end(), path.begin())
+                                     : fnmatch(entry.where.pattern.c_str(), text.c_str(), 0) == 0;
+        if (is_selected) {
+          expected = &entry.options;
+          break;
+        }
+      }
+      EXPECT_EQ(options.find(path, text), expected) << text;
+    }
+  }
 }
 
 TEST_F(LeafArgsTest, APartialTargetReadsOnlyWhatItHasAndKeepsWhatItIsToldTo) {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <random>
 
@@ -193,6 +194,69 @@ TEST_F(StoreTest, ASourceThatFailsFailsTheSaveByNameAndLeavesTheStoreUsable) {
   EXPECT_TRUE(std::filesystem::is_empty(path() / "staging"));
   EXPECT_TRUE(save_arrays(*store, 1, 2, kLarge));
   EXPECT_TRUE(*holds_arrays(*store, 1, 2, kLarge));
+}
+
+// Gives the save up while it is being written, and counts what is read all the same.
+class GivingUpSource final : public LeafSource {
+ public:
+  Result<std::span<const std::byte>> read(std::uint64_t /*offset*/, std::size_t size,
+                                          std::span<std::byte> scratch) const override {
+    ++read_count;
+    EXPECT_TRUE(writer->give_up());
+    return scratch.first(size);
+  }
+
+  StepWriter* writer = nullptr;
+  mutable std::atomic<int> read_count = 0;
+};
+
+TEST_F(StoreTest, ASaveThatIsGivenUpStopsAndLeavesNothing) {
+  const auto store = open({.create_if_missing = true, .thread_count = 1});
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kLarge));
+  const std::size_t tables_before = table_count();
+  {
+    const auto writer = *store->begin_save(1, {.overwrite = true});
+    const auto source = std::make_shared<GivingUpSource>();
+    source->writer = writer.get();
+    ASSERT_TRUE(writer->put_item("state", "standard", flat_structure(1)));
+    ASSERT_TRUE(writer->put_leaf("state", leaf_path(0),
+                                 {.kind = LeafKind::kArray,
+                                  .dtype = DType::kUint8,
+                                  .shape = {20 << 20},
+                                  .size_bytes = 20 << 20,
+                                  .compression = Compression::kNone,
+                                  .share = false},
+                                 source));
+    const Result<StepRecord> result = writer->commit();
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code, ErrorCode::kClosed);
+    EXPECT_THAT(result.error().message, HasSubstr("step 1"));
+    EXPECT_EQ(source->read_count, 1) << "of 80 chunks";
+    EXPECT_TRUE(writer->give_up()) << "it stays given up";
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(path() / "staging"));
+  EXPECT_EQ(table_count(), tables_before);
+  EXPECT_TRUE(*holds_arrays(*store, 1, 1, kLarge));
+}
+
+TEST_P(StorePlacementTest, ASaveCanBeGivenUpUntilItsCommit) {
+  const auto store = open();
+  {
+    const auto writer = *store->begin_save(1);
+    ASSERT_TRUE(stepstone::testing::put_arrays(*writer, "state", 1, 1, GetParam()));
+    EXPECT_TRUE(writer->give_up());
+    EXPECT_EQ(writer->commit().error().code, ErrorCode::kClosed);
+  }
+  EXPECT_THAT(store->steps(), IsEmpty());
+  const auto writer = *store->begin_save(1);
+  ASSERT_TRUE(stepstone::testing::put_arrays(*writer, "state", 1, 1, GetParam()));
+  const auto committed = writer->commit_choosing([&]() -> Result<std::vector<std::uint64_t>> {
+    EXPECT_FALSE(writer->give_up()) << "the commit has begun";
+    return std::vector<std::uint64_t>();
+  });
+  ASSERT_TRUE(committed) << committed.error().message;
+  EXPECT_FALSE(writer->give_up());
+  EXPECT_TRUE(*holds_arrays(*store, 1, 1, GetParam()));
 }
 
 TEST_F(StoreTest, LeavesMustBeThoseOfTheStructure) {

@@ -311,13 +311,46 @@ TEST(TreeStructure, TheVisitorsOwnErrorEndsTheWalk) {
   }
 }
 
+// Every node of a tree, with its path.
+void list_nodes(const Node& node, LeafPath& path,
+                std::vector<std::pair<LeafPath, const Node*>>& all) {
+  all.emplace_back(path, &node);
+  for (std::uint32_t i = 0; i < node.children.size(); ++i) {
+    path.push_back(has_labels(node.kind) ? node.children[i].label : PathComponent::index(i));
+    list_nodes(node.children[i].node, path, all);
+    path.pop_back();
+  }
+}
+
+TEST(TreeStructure, ThePartAtEveryNodeIsTheStructureOfWhatStandsThere) {
+  for (const std::uint64_t seed : test::seeds(200)) {
+    SCOPED_TRACE(test::trace(seed));
+    Random random(seed);
+    const Node tree = random_tree(random, 4);
+    const TreeStructure structure = structure_of(tree);
+    LeafPath path;
+    std::vector<std::pair<LeafPath, const Node*>> nodes;
+    list_nodes(tree, path, nodes);
+    for (const auto& [at, node] : nodes) {
+      const auto part = substructure(structure, at);
+      ASSERT_TRUE(part) << to_text(at) << ": " << part.error().message;
+      EXPECT_EQ(*part, structure_of(*node)) << to_text(at);
+      // A name that no other node has.
+      LeafPath beyond = at;
+      beyond.push_back(PathComponent::key(std::string(200, 'x')));
+      EXPECT_EQ(substructure(structure, beyond).error().code, ErrorCode::kNotFound);
+    }
+  }
+}
+
 TEST(TreeStructure, MutatedStructuresNeverCrash) {
   int accepted = 0;
   int refused = 0;
   for (const std::uint64_t seed : test::seeds(1000)) {
     SCOPED_TRACE(test::trace(seed));
     Random random(seed);
-    TreeStructure structure = structure_of(random_tree(random, 4));
+    const Node tree = random_tree(random, 4);
+    TreeStructure structure = structure_of(tree);
     for (std::uint64_t count = 1 + random.below(2); count > 0; --count) {
       const auto change = [&](auto& numbers) {
         if (numbers.empty()) return;
@@ -340,7 +373,17 @@ TEST(TreeStructure, MutatedStructuresNeverCrash) {
           break;
       }
     }
-    ++(visit(structure, {}) ? accepted : refused);
+    const bool is_accepted = visit(structure, {}).has_value();
+    ++(is_accepted ? accepted : refused);
+    LeafPath path;
+    std::vector<std::pair<LeafPath, const Node*>> nodes;
+    list_nodes(tree, path, nodes);
+    for (const auto& [at, node] : nodes) {
+      const auto part = substructure(structure, at);
+      if (is_accepted && part) {
+        EXPECT_TRUE(visit(*part, {}).has_value()) << to_text(at);
+      }
+    }
   }
   if (test::tries_one_seed()) return;
   EXPECT_GT(accepted, 10);
