@@ -37,9 +37,10 @@ def installed(repository: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
     package = wheel or repository / "api" / "python"
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", package]
     # A build of the library that is there already saves minutes; without it all is compiled.
-    library = pathlib.Path(os.environ.get("STEPSTONE_BUILD", repository / "build"))
-    if not wheel and (library / "stepstone-config.cmake").exists():
-        command += ["--config-settings", f"cmake.define.stepstone_DIR={library}"]
+    library = pathlib.Path(os.environ.get("STEPSTONE_BUILD", repository / "build")) / "prefix"
+    if not wheel and library.exists():
+        command += ["--config-settings", f"cmake.define.stepstone_ROOT={library}",
+                    "--config-settings", f"build-dir={library / 'python-package'}"]
     run(*command)  # Where packages come from is a matter of pip's own configuration.
     return python
 
