@@ -26,7 +26,8 @@ def stored(tmp_path: pathlib.Path) -> Callable[[Any], Callable[..., Any]]:
     def save(value: Any) -> Callable[..., Any]:
         path = str(tmp_path / str(len(list(tmp_path.iterdir()))))
         tree = to_native(value)
-        _native.save_checkpoint(path, [("default", "tree", lambda: (tree, [], None))], is_single=True)
+        items: Any = [("default", "tree", lambda: (tree, [], None))]
+        _native.save_checkpoint(path, items, is_single=True)
         step, _ = _native.open_checkpoint(path)
 
         def restore(*target: Any, **options: Any) -> Any:
@@ -270,7 +271,8 @@ def test_flax_train_states(stored: Any) -> None:
     from flax.training.train_state import TrainState
 
     params = flax.core.freeze({"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}})
-    masked = optax.masked(optax.sgd(1e-3, momentum=0.9), flax.core.freeze({"dense": {"kernel": True, "bias": False}}))
+    mask = flax.core.freeze({"dense": {"kernel": True, "bias": False}})
+    masked = optax.masked(optax.sgd(1e-3, momentum=0.9), mask)
     optimizer = optax.chain(optax.clip(1.0), optax.adamw(1e-3), masked)
     state = TrainState.create(apply_fn=print, params=params, tx=optimizer)
     restore = stored(state)

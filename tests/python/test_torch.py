@@ -17,13 +17,16 @@ import stepstone.torch  # noqa: E402
 from stepstone._tree import from_native, to_native  # noqa: E402
 
 
+def bits(tensor: Any) -> Any:
+    return tensor.detach().resolve_conj().contiguous().view(-1).view(torch.uint8)
+
+
 def assert_same(a: Any, b: Any, where: str = "") -> None:
     """The same types, dtypes, strides and bits."""
     assert type(a) is type(b), where
     if isinstance(a, torch.Tensor):
         assert (a.dtype, a.shape, a.requires_grad) == (b.dtype, b.shape, b.requires_grad), where
-        bits_a, bits_b = (t.detach().resolve_conj().contiguous().view(-1).view(torch.uint8) for t in (a, b))
-        assert torch.equal(bits_a, bits_b), where
+        assert torch.equal(bits(a), bits(b)), where
     elif isinstance(a, torch.Generator):
         assert torch.equal(a.get_state(), b.get_state()), where
     elif isinstance(a, (np.ndarray, np.generic)):
@@ -232,7 +235,8 @@ def test_tensors_in_a_target_come_back_as_tensors_of_its_kind(tmp_path: pathlib.
     restored = stepstone.load(tmp_path / "c", target)
     assert_same(value, restored)
     assert restored["layout"].stride() == value["layout"].stride()
-    half = stepstone.load(tmp_path / "c", {**value, "w": torch.empty(4, dtype=torch.float16, device="meta")})
+    abstract = torch.empty(4, dtype=torch.float16, device="meta")
+    half = stepstone.load(tmp_path / "c", {**value, "w": abstract})
     assert half["w"].dtype == torch.float16 and half["w"].tolist() == [0, 1, 2, 3]
 
 

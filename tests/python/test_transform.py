@@ -118,12 +118,16 @@ def test_a_source_that_is_absent_is_an_error_with_both_names(apply: Apply) -> No
 
 def test_containers_are_those_of_the_new_tree(apply: Apply) -> None:
     new = {"pair": Pair(0, (0,))}
-    transforms = {r"pair/left": Transform(original_key="a"), r"pair/right/0": Transform(original_key="f")}
+    transforms = {
+        "pair/left": Transform(original_key="a"),
+        "pair/right/0": Transform(original_key="f"),
+    }
     assert apply(ORIGINAL, transforms, new) == {"pair": Pair(1, (2,))}
 
 
 def test_nested_transforms_are_flattened(apply: Apply) -> None:
-    assert apply(ORIGINAL, {"n": {"m": Transform(original_key="a")}}, {"n": {"m": 0}}) == {"n": {"m": 1}}
+    transforms = {"n": {"m": Transform(original_key="a")}}
+    assert apply(ORIGINAL, transforms, {"n": {"m": 0}}) == {"n": {"m": 1}}
 
 
 def test_a_function_of_several_leaves_gets_only_those_that_it_asks_for(tmp_path: Any) -> None:
@@ -133,9 +137,8 @@ def test_a_function_of_several_leaves_gets_only_those_that_it_asks_for(tmp_path:
         seen.append((key, tree, args))
         return tree["a"] * 2 + sum(tree["b"]["d"])
 
-    transforms = {
-        "z": RestoreTransform(multi_value_fn=total, multi_value_fn_input_args={"a": None, "b/d/.*": None})
-    }
+    needed = {"a": None, "b/d/.*": None}
+    transforms = {"z": RestoreTransform(multi_value_fn=total, multi_value_fn_input_args=needed)}
     result = restored(ORIGINAL, transforms, {"z": 0}, path=tmp_path / "checkpoint")
     assert result == {"z": 8}
     ((key, tree, args),) = seen

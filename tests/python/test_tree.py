@@ -92,11 +92,13 @@ def test_differences_are_a_tree() -> None:
 
 def test_trees_are_trimmed() -> None:
     dropped: list[Any] = []
+
+    def drop(path: Any, value: Any) -> None:
+        dropped.append((path, value))
+
     template = {"a": 0, "b": [{"c": 0}], "n": None}
     structure = {"a": 1, "b": [{"c": 2, "d": 3}], "e": 4, "n": {"m": 5}}
-    trimmed = trees.tree_trim(
-        template, structure, trimmed_structure_callback=lambda path, value: dropped.append((path, value))
-    )
+    trimmed = trees.tree_trim(template, structure, trimmed_structure_callback=drop)
     assert trimmed == {"a": 1, "b": [{"c": 2}], "n": None}
     assert sorted(dropped) == [(("b", 0, "d"), 3), (("e",), 4), (("n", "m"), 5)]
     with pytest.raises(ValueError, match="missing"):

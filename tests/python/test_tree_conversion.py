@@ -37,7 +37,8 @@ def stored(tmp_path: pathlib.Path) -> Callable[[Any], Restore]:
     def save(value: Any) -> Restore:
         path = str(tmp_path / str(len(list(tmp_path.iterdir()))))
         tree = to_native(value)
-        _native.save_checkpoint(path, [("default", "tree", lambda: (tree, [], None))], is_single=True)
+        items: Any = [("default", "tree", lambda: (tree, [], None))]
+        _native.save_checkpoint(path, items, is_single=True)
         step, _ = _native.open_checkpoint(path)
 
         def restore(*target: Any, **options: Any) -> Any:
@@ -184,7 +185,8 @@ def test_a_class_that_is_gone_becomes_a_node_with_its_fields(stored: Any) -> Non
     # It is saved again as what it was.
     again = stored(restored)
     assert again(restore()).keys() == restored.keys()
-    assert again({"state": gone(0, {"w": 0}), "pair": tuple_gone(0, 0)})["state"] == gone(3, {"w": 1})
+    target = {"state": gone(0, {"w": 0}), "pair": tuple_gone(0, 0)}
+    assert again(target)["state"] == gone(3, {"w": 1})
 
 
 def test_a_class_with_other_fields_is_not_made(stored: Any, monkeypatch: Any) -> None:

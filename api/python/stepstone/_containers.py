@@ -2,8 +2,8 @@
 
 Exact dicts, lists and tuples are what they are; here is what else has children: named tuples,
 mappings, subclasses of lists and tuples, dataclasses, the pytrees that are registered with jax, and
-the `CustomNode` that a restore without a target makes. `flatten_with_paths` and `map_structure` walk
-over all of them in the order in which they are stored.
+the `CustomNode` that a restore without a target makes. `flatten_with_paths` and `map_structure`
+walk over all of them in the order in which they are stored.
 """
 
 from __future__ import annotations

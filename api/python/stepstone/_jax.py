@@ -181,8 +181,8 @@ def _save_array(value: Any) -> object:
             " with jax.experimental.multihost_utils.process_allgather",
         )
     host = _to_host(value)
-    # The array of numpy holds a reference to the buffer, so that the buffer outlives a deletion, and
-    # jax copies instead of overwriting it when the array is donated while it is being written.
+    # The array of numpy holds a reference to the buffer, so that this outlives a deletion, and jax
+    # copies it instead of overwriting it when the array is donated while it is being written.
     strides = None if host.flags.c_contiguous else host.strides
     return _native.Array(dtype, host.shape, host.ctypes.data, strides, host, True)
 

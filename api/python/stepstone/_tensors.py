@@ -1,11 +1,11 @@
 """What `stepstone.torch` knows of an object besides its tree of values: which leaf was what kind of
 object, and which tensors shared memory. It is recorded with the item, and used by `load`.
 
-A record is a pair of a path's labels and a dict with some of: "kind" ("array" and "scalar" of numpy,
-"OrderedDict", "Counter", "Size"), "modules" (what torch keeps at the dict of a module's state),
-"parameter" and "requires_grad" (bool), "device", "same" (labels of the place where the same tensor
-was met first), "storage" (a number, the size in bytes of the memory shared by all tensors with that
-number, and where in it this one begins) and "strides" (in elements).
+A record is a pair of a path's labels and a dict with some of: "kind" ("array" and "scalar" of
+numpy, "OrderedDict", "Counter", "Size"), "modules" (what torch keeps at the dict of a module's
+state), "parameter" and "requires_grad" (bool), "device", "same" (labels of the place where the same
+tensor was met first), "storage" (a number, the size in bytes of the memory that all tensors with
+that number share, and where in it this one begins) and "strides" (in elements).
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class Kinds:
         if wanted is not None:
             return torch.device(wanted)
         if location.startswith("cuda") and not torch.cuda.is_available():
-            _logger.warning("tensors of %s are loaded to the CPU: there is no such device", location)
+            _logger.warning("there is no %s: its tensors are loaded to the CPU", location)
             return torch.device("cpu")
         return torch.device(location)
 

@@ -151,7 +151,7 @@ def _target_tensor(tensor: Any) -> object:
 
 
 def _like_tensor(target: Any, value: np.ndarray[Any, Any]) -> Any:
-    """A tensor of the target's kind: its device, layout in memory, and whether it has a gradient."""
+    """A tensor of the target's kind: its device, layout in memory, and if it has a gradient."""
     torch = torch_module()
     tensor = from_numpy(value, target.dtype)
     with torch.no_grad():

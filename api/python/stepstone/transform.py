@@ -1,10 +1,10 @@
 r"""Trees that have changed since they were saved: renamed, new, merged and computed leaves.
 
 A transformation maps patterns of the new tree's paths to a `Transform` each, which says where the
-leaf comes from. Patterns are regular expressions of Python that match a whole path, whose labels are
-joined by "/"; the transformations may be nested like the trees. `apply_transformations` works on
-trees in memory; `PyTreeRestore(item, transforms=...)` applies the same while it restores, and reads
-only the leaves that are used.
+leaf comes from. Patterns are regular expressions of Python for whole paths, with "/" between their
+labels; the transformations may be nested like the trees. `apply_transformations` works on trees
+in memory; `PyTreeRestore(item, transforms=...)` applies the same while it restores, and reads only
+the leaves that are used.
 
 >>> old = {"dense": {"w": 1, "b": 2}, "scale": 3}
 >>> new = {"layer": {"w": 0, "b": 0}, "double": 0, "seed": 5}
@@ -93,9 +93,8 @@ class RestoreTransform(Transform):
         Called with the leaf's path, the original tree, with `...` for leaves that were not read,
         and the `RestoreArgs` of the leaf.
     multi_value_fn_input_args : dict, optional
-        Its keys are patterns of the paths that `multi_value_fn` needs, and are required with it. Its
-        values are `RestoreArgs` in Orbax; here leaves are given as they were saved, with arrays of
-        numpy.
+        Its keys are patterns of the paths that `multi_value_fn` needs; it must say. Its values are
+        `RestoreArgs` in Orbax; here leaves are given as they were saved, with arrays of numpy.
     """
 
     multi_value_fn_input_args: Mapping[str, Any] | None = None
