@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -218,6 +219,26 @@ def test_an_error_in_the_background_reaches_who_asks_first(tmp_path: pathlib.Pat
             checkpointer.save(4, {"a": 4}, force=True)
         assert checkpointer.save(4, {"a": 4}, force=True)
         assert steps(checkpointer) == [0, 3, 4]
+
+
+def test_a_signal_makes_it_save_and_tells_the_loop_to_end(tmp_path: pathlib.Path) -> None:
+    with training.Checkpointer(
+        tmp_path,
+        save_decision_policy=training.save_decision_policies.AnySavePolicy(
+            [
+                training.save_decision_policies.SpecificStepsPolicy([0]),
+                training.save_decision_policies.PreemptionCheckpointingPolicy(),
+            ]
+        ),
+        preemption_signals=[signal.SIGUSR1],
+    ) as checkpointer:
+        for step in range(10):
+            checkpointer.save_async(step, {"a": step})
+            if step == 4:
+                signal.raise_signal(signal.SIGUSR1)
+            if checkpointer.reached_preemption(step):
+                break
+        assert steps(checkpointer) == [0, 5]
 
 
 def test_options_of_its_context_hold_unless_another_is_entered(tmp_path: pathlib.Path) -> None:

@@ -386,8 +386,8 @@ def _resolve_for_save(name: str, checkpointable: Any) -> Any:
     if registry.has(name):
         return _make(registry.get(name))
     raise NoEntryError(
-        f"no handler can save checkpointable '{name}', of type {type(checkpointable).__name__}: give "
-        "it methods save(directory) and load(directory), or register a CheckpointableHandler for it "
+        f"no handler can save checkpointable '{name}', of type {type(checkpointable).__name__}: "
+        "give it methods save(directory) and load(directory), or register a handler for it "
         f"(there are {[cls.__name__ for cls, _ in registry.get_all_entries()]})"
     )
 

@@ -75,6 +75,13 @@ class StepSave:
                 self._error = self._guard.take() or error
             self._is_settled = True
 
+    def settle(self, error: Exception | None) -> None:
+        """Takes an outcome that the manager has told somebody else."""
+        with self._lock:
+            if not self._is_settled:
+                self._error = error and (self._guard.take() or error)
+                self._is_settled = True
+
     def raise_unseen_error(self) -> None:
         """Waits for the save, and raises its error if nobody has been given it."""
         self.finish()

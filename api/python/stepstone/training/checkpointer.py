@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,7 +54,7 @@ class Checkpointer:
         context in which the Checkpointer is made.
     save_decision_policy : SaveDecisionPolicy, optional
         Which steps `save` saves. Without it: the first, then whenever none is being saved, and when
-        the process is about to be ended.
+        a preemption has been noticed.
     preservation_policy : PreservationPolicy, optional
         Which steps stay when another one is saved; the one that is saved always does. Without it:
         all.
@@ -68,6 +68,10 @@ class Checkpointer:
         No effect: opening reads one small record per step.
     logger : AbstractLogger, optional
         Its `log_entry` is called with a dict after each load and save.
+    preemption_signals : iterable of int, optional
+        Not in Orbax, which leaves this to jax's distributed runtime: signals, such as
+        `signal.SIGTERM`, that tell of a preemption instead of ending the process. The step that is
+        saved then is waited for; see `reached_preemption`.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Checkpointer:
         cleanup_tmp_directories: bool = False,
         lightweight_initialize: bool = False,
         logger: Any = None,
+        preemption_signals: Iterable[int] = (),
     ) -> None:
         self._context = Context(context or get_context())
         self._logger = StandardLogger() if logger is None else logger
@@ -106,6 +111,7 @@ class Checkpointer:
                 post_finalization_callback=asynchronous.post_finalization_callback,
             ),
             storage=StorageOptions(compression="auto" if is_compressed else "none"),
+            preemption_signals=preemption_signals,
             on_save=lambda found: self._logger.log_entry(commit_entry(found, path)),
         )
         _live_managers.close_erased(path)
@@ -261,29 +267,16 @@ class Checkpointer:
                     f"step {step} is in {self._manager.directory} already: set overwrite, or save "
                     "another step"
                 )
-            # The policy is asked before the save that is under way is waited for, since some
-            # policies say no while one is. Where should_save() says no, save() is asked, too:
-            # it raises what a policy raises.
-            is_wanted = force or self._manager.should_save(step)
-            if is_wanted:
+            options: dict[str, Any] = {
+                "is_single": False,
+                "metrics": None if metrics is None else _json.dumps(plain_metrics(metrics)),
+                "custom_metadata": _json.custom_metadata(custom_metadata, f"step {step}"),
+                "overwrite": overwrite,
+            }
+            if force or self._is_wanted(step):
                 self._wait_for_save()
-            self._guard.take()
-            try:
-                is_saved = self._manager.save(
-                    step,
-                    items,
-                    is_single=False,
-                    metrics=None if metrics is None else _json.dumps(plain_metrics(metrics)),
-                    custom_metadata=_json.custom_metadata(custom_metadata, f"step {step}"),
-                    force=is_wanted,
-                    overwrite=overwrite,
-                )
-            except StepstoneError as error:
-                raised_by_policy = self._guard.take()
-                if raised_by_policy is not None:
-                    raise raised_by_policy from error
-                raise
-            if not is_saved:
+                self._manager.save(step, items, force=True, **options)
+            elif not self._save_after_all(step, items, options):
                 return None
             self._last_save = StepSave(self._manager, step, self._guard)
             return self._last_save
@@ -446,6 +439,10 @@ class Checkpointer:
         self._wait_for_deletion()
         self._manager.reload()
 
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the process has been told to end, and `save` had the occasion to save since."""
+        return self._manager.reached_preemption(step_number(step))
+
     def is_saving_in_progress(self) -> bool:
         """Whether a save is under way."""
         return self._manager.is_saving_in_progress()
@@ -484,6 +481,41 @@ class Checkpointer:
         context = get_context(self._context)
         with context:
             yield
+
+    def _is_wanted(self, step: int) -> bool:
+        """What the policy says, and the exception that it raises.
+
+        It is asked before the save that is under way is waited for, since some policies say no
+        while one is.
+        """
+        if self._last_save is not None and self._last_save.done():
+            self._last_save.raise_unseen_error()
+        self._guard.take()
+        is_wanted = self._manager.should_save(step)
+        error = self._guard.take()
+        if error is not None:
+            raise error
+        return is_wanted
+
+    def _save_after_all(
+        self, step: int, items: list[_native.SaveItem], options: dict[str, Any]
+    ) -> bool:
+        """Offers the manager a step that the policy did not want; whether it wants it by now.
+
+        The manager has to know that there was an occasion to save, for `reached_preemption`. Where
+        the save that was under way has ended since, what fails here is that one, or the policy's
+        answer is another.
+        """
+        try:
+            is_saved = self._manager.save(step, items, force=False, **options)
+        except StepstoneError as error:
+            if self._last_save is not None:
+                self._last_save.settle(error)
+                self._last_save.raise_unseen_error()
+            raise
+        if is_saved and self._last_save is not None:
+            self._last_save.settle(None)
+        return is_saved
 
     def _has(self, step: int) -> bool:
         save = self._last_save
