@@ -321,3 +321,38 @@ def test_equinox_modules_leave_their_functions_where_they_are(stored: Any) -> No
     assert isinstance(restored, eqx.nn.MLP) and restored.activation is other.activation
     assert same(eqx.filter(restored, eqx.is_array), eqx.filter(model, eqx.is_array))
     assert np.array_equal(restored(jnp.ones(2)), model(jnp.ones(2)))
+
+
+# What one machine with a CPU does not have.
+
+
+def test_arrays_of_other_processes_are_refused() -> None:
+    from stepstone import _jax
+    from stepstone._foreign import RefusedLeaf
+
+    class Elsewhere:
+        """Stands for an array over the devices of several processes."""
+
+        dtype = np.dtype(np.float32)
+        is_fully_addressable = False
+
+        def is_deleted(self) -> bool:
+            return False
+
+    with pytest.raises(RefusedLeaf, match="other processes"):
+        _jax._save_array(Elsewhere())
+
+
+def test_all_arrays_leave_an_accelerator_before_any_is_waited_for(monkeypatch: Any) -> None:
+    from stepstone import _jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    started = []
+    kind = type(jnp.ones(1))
+    monkeypatch.setattr(kind, "copy_to_host_async", lambda array: started.append(array))
+    arrays = [jnp.ones(2), jnp.zeros(3)]
+    deleted = jnp.ones(4)
+    deleted.delete()
+    _jax.start_transfers({"a": arrays[0], "b": [arrays[1], 5, deleted]})
+    assert [array.shape for array in started] == [(2,), (3,)]
+    _jax.start_transfers({"a": 1, 2: arrays[0]})  # Keys that jax cannot sort.

@@ -139,6 +139,7 @@ def test_an_array_in_a_tree_is_numpys_own_with_its_own_memory(store: Store, arra
 def test_the_function_and_the_checkpointer_give_the_same(
     tmp_path_factory: pytest.TempPathFactory, tree: Any
 ) -> None:
+    hypothesis.assume(tree is not None)  # Nothing to save, for both of them as for Orbax.
     directory = tmp_path_factory.mktemp("checkpoint")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(directory / "one", args=ocp.args.PyTreeSave(tree))
