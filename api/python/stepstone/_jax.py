@@ -14,18 +14,13 @@ from typing import Any
 import numpy as np
 
 from stepstone import _native
-from stepstone._leaf_errors import RefusedLeaf
+from stepstone._foreign import PACKED_DTYPES, RefusedLeaf, stand_in
 from stepstone._nodes import CustomNode, node_observers, special_nodes
 
 Label = str | int
 Converter = Callable[[Any], object]
 
 _KEY_TYPE_NAME = "jax.random.key"
-
-# What a concrete array in a target points to: it only has to be known that there is a value, since
-# a leaf that keeps it gets the target's own object.
-_STAND_IN = np.zeros(16, np.uint8)
-_STAND_IN_POINTER: int = _STAND_IN.__array_interface__["data"][0]
 
 
 def jax_module() -> Any:
@@ -34,9 +29,6 @@ def jax_module() -> Any:
     # While it is being imported it has no arrays yet.
     return jax if hasattr(jax, "tree_util") else None
 
-
-# Elements of fewer than 8 bits.
-_PACKED = frozenset({"int2", "int4", "uint2", "uint4", "float4_e2m1fn"})
 
 # Pytrees.
 
@@ -236,11 +228,9 @@ def _target_array(value: Any) -> object:
     shape = value.shape
     if value.is_deleted():
         return _native.Leaf(_native.AbstractArray(dtype, shape), finish)
-    if dtype in _PACKED:
-        # Elements of fewer than 8 bits are packed at once, so that a stand-in would be copied.
+    if dtype in PACKED_DTYPES:
         return _native.Leaf(np.asarray(value), finish)
-    stand_in = _native.Array(dtype, shape, _STAND_IN_POINTER, [0] * len(shape), _STAND_IN, False)
-    return _native.Leaf(stand_in, finish)
+    return _native.Leaf(stand_in(dtype, shape), finish)
 
 
 def _target_abstract(value: Any) -> object:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stepstone import _generators, _jax, _native, _torch
-from stepstone._leaf_errors import RefusedLeaf
+from stepstone._foreign import RefusedLeaf
 from stepstone._nodes import special_nodes
 
 Label = str | int

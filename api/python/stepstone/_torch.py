@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 
 from stepstone import _native
-from stepstone._leaf_errors import RefusedLeaf
+from stepstone._foreign import PACKED_DTYPES, RefusedLeaf, stand_in
 from stepstone._nodes import special_nodes
 
 Label = str | int
 Converter = Callable[[Any], object]
 
-_PACKED = frozenset({"int2", "int4", "uint2", "uint4", "float4_e2m1fn"})
-
 _GENERATOR_TYPE_NAME = "torch.Generator"
-
-# See _jax._STAND_IN.
-_STAND_IN = np.zeros(16, np.uint8)
-_STAND_IN_POINTER: int = _STAND_IN.__array_interface__["data"][0]
 
 
 def torch_module() -> Any:
@@ -141,13 +135,10 @@ def _array_of(tensor: Any, is_immutable: bool) -> _native.Array:
 def _target_tensor(tensor: Any) -> object:
     check_tensor(tensor)
     finish = partial(_like_tensor, tensor)
-    shape = tensor.shape
+    dtype, shape = dtype_name(tensor), tensor.shape
     if tensor.is_meta:
-        return _native.Leaf(_native.AbstractArray(dtype_name(tensor), shape), finish)
-    stand_in = _native.Array(
-        dtype_name(tensor), shape, _STAND_IN_POINTER, [0] * len(shape), _STAND_IN, False
-    )
-    return _native.Leaf(stand_in, finish)
+        return _native.Leaf(_native.AbstractArray(dtype, shape), finish)
+    return _native.Leaf(stand_in(dtype, shape), finish)
 
 
 def _like_tensor(target: Any, value: np.ndarray[Any, Any]) -> Any:
@@ -197,7 +188,7 @@ def dtype_of(name: str) -> Any:
     """torch's dtype of this name; ValueError if it has none."""
     dtype = getattr(torch_module(), name, None)
     # It has names for some of the narrow ones, but no tensors of them.
-    if name in _PACKED or not isinstance(dtype, torch_module().dtype):
+    if name in PACKED_DTYPES or not isinstance(dtype, torch_module().dtype):
         raise ValueError(f"torch has no tensors of {name}; load them with stepstone.load")
     return dtype
 

@@ -23,7 +23,7 @@ from stepstone._containers import (
     map_structure,
     path_text,
 )
-from stepstone._leaf_errors import RefusedLeaf
+from stepstone._foreign import RefusedLeaf
 from stepstone._nodes import CustomNode
 
 __all__ = [

@@ -32,8 +32,10 @@ from stepstone._containers import (
     path_text,
 )
 from stepstone.tree import from_flat_dict, is_empty_node, to_flat_dict
+from stepstone.type_handlers import RestoreArgs
 
 __all__ = [
+    "RestoreArgs",
     "RestoreTransform",
     "Transform",
     "apply_transformations",
@@ -97,7 +99,7 @@ class RestoreTransform(Transform):
         `RestoreArgs` in Orbax; here leaves are given as they were saved, with arrays of numpy.
     """
 
-    multi_value_fn_input_args: Mapping[str, Any] | None = None
+    multi_value_fn_input_args: Mapping[str, RestoreArgs | None] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
