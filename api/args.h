@@ -85,6 +85,7 @@ struct PyTreeRestore {
   bool keep_missing = false;
   // A target's container fits one of another kind or type name whose labels read the same: the
   // position 0, the keys 0 and "0" and an attribute `0` all fit one another.
+  // And an int fits one of any size: what int64 cannot hold comes back as a BigInteger.
   bool any_container = false;
   // Need a target. With them, keys of the checkpoint that nothing refers to are dropped.
   std::vector<Transform> transforms = {};

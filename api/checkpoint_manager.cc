@@ -41,6 +41,7 @@ Result<std::unique_ptr<CheckpointManager>> CheckpointManager::open(
     ManagerSetup setup = STEPSTONE_TRY(set_up(options, items));
     OpenOptions open_options;
     open_options.create_if_missing = options.create && !options.read_only;
+    open_options.beside_other_files = true;
     open_options.read_only = options.read_only;
     open_options.recompress_older_than = options.storage.recompress_older_than;
     SharedStore store = STEPSTONE_TRY(SharedStore::open(directory, open_options));

@@ -22,10 +22,11 @@ struct RootMetadata {
   std::optional<Tree> custom_metadata;
 };
 
-// Works on a store directory. May be used from several threads, and by several managers on one
-// directory in one process, which share its open store: each sees the steps of the others. Other
-// processes may open it read-only meanwhile. A manager that is read-only shows the steps that were
-// there when it was opened or last reloaded, and are still there as far as it knows.
+// Works on a store directory, which may hold other files of the run as well. May be used from
+// several threads, and by several managers on one directory in one process, which share its open
+// store: each sees the steps of the others. Other processes may open it read-only meanwhile. A
+// manager that is read-only shows the steps that were there when it was opened or last reloaded,
+// and are still there as far as it knows.
 //
 // Asynchronous saves are written by one thread of the manager, in the order in which they were
 // begun. Memory for copies is kept for the next save, until the manager is closed. A save that

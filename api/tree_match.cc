@@ -84,12 +84,32 @@ class Matcher {
     return args_.any_container && !stored.is_leaf() && !target.is_leaf();
   }
 
-  // What a component is looked up by.
-  PathComponent label_of(const PathComponent& component) const {
-    if (!args_.any_container) return component;
-    const bool is_number = component.kind == PathComponent::Kind::kIndex ||
-                           component.kind == PathComponent::Kind::kIntegerKey;
-    return PathComponent::key(is_number ? std::to_string(component.number) : component.name);
+  using ByLabel = std::map<PathComponent, const Tree*>;
+
+  // The stored child for a label of the target: that of the label itself, or, where containers need
+  // not be of one kind, the first whose label reads the same.
+  ByLabel::node_type take_child(ByLabel& by_label, const PathComponent& wanted) const {
+    auto found = by_label.extract(wanted);
+    if (!found.empty() || !args_.any_container) return found;
+    const auto same = std::find_if(by_label.begin(), by_label.end(), [&](const auto& child) {
+      return reading_of(child.first) == reading_of(wanted);
+    });
+    if (same != by_label.end()) found = by_label.extract(same);
+    return found;
+  }
+
+  static std::string reading_of(const PathComponent& label) {
+    const bool is_number =
+        label.kind == PathComponent::Kind::kIndex || label.kind == PathComponent::Kind::kIntegerKey;
+    return is_number ? std::to_string(label.number) : label.name;
+  }
+
+  // Whether both are integers, of which one is beyond int64.
+  bool is_any_integer(const Tree& stored, const Tree& target) const {
+    if (!args_.any_container) return false;
+    const LeafKind kind = item_.leaves[number_of(stored)].record.kind;
+    return (kind == LeafKind::kBigInteger && target.get_if<std::int64_t>() != nullptr) ||
+           (kind == LeafKind::kInt64 && target.get_if<BigInteger>() != nullptr);
   }
 
   Tree match_node(const Tree& stored, const Tree& target) {
@@ -103,7 +123,8 @@ class Matcher {
       return {};
     }
     if (target.is_leaf()) {
-      add_leaf(&target.leaf()).sources.push_back(number_of(stored));
+      const Leaf* const wanted = is_any_integer(stored, target) ? nullptr : &target.leaf();
+      add_leaf(wanted).sources.push_back(number_of(stored));
       return target;
     }
     if (stored.type_name() != target.type_name() && !args_.any_container) {
@@ -115,14 +136,12 @@ class Matcher {
   }
 
   Tree match_children(const Tree& stored, const Tree& target) {
-    std::map<PathComponent, const Tree*> by_label;
-    for (const Tree::Child& child : stored.children()) {
-      by_label.emplace(label_of(child.label), &child.tree);
-    }
+    ByLabel by_label;
+    for (const Tree::Child& child : stored.children()) by_label.emplace(child.label, &child.tree);
     std::vector<Tree::Child> children;
     for (const Tree::Child& wanted : target.children()) {
       path_.push_back(wanted.label);
-      const auto found = by_label.extract(label_of(wanted.label));
+      const auto found = take_child(by_label, wanted.label);
       if (!found.empty()) {
         children.push_back({wanted.label, match_node(*found.mapped(), wanted.tree)});
       } else if (args_.keep_missing) {

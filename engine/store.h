@@ -38,6 +38,9 @@ class StoreImpl;
 
 struct OpenOptions {
   bool create_if_missing = false;
+  // Creates it beside other files, too, such as a run's logs, as long as none of them has a name
+  // that a database's files have. They are never touched.
+  bool beside_other_files = false;
   bool read_only = false;  // Takes no lock. Sees the steps committed before open(), and only those.
   unsigned thread_count = 0;  // Of one save or verification; 0: one per processor.
   // Encodes, in the background, what the steps but the newest so many hold unencoded; once for each

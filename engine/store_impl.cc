@@ -7,12 +7,14 @@
 #include "engine/store_impl.h"
 
 #include <fmt/format.h>
+#include <fnmatch.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/wal_filter.h>
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <random>
 #include <set>
@@ -31,6 +33,16 @@ constexpr const char* kStagingDirectory = "staging";
 constexpr const char* kInterruptedCreation =
     "its creation was interrupted: create it again (create_if_missing)";
 constexpr std::size_t kBlockCacheSizeBytes = std::size_t{16} << 20;
+
+// Whether a file of this name might be taken for one of the store's, which RocksDB deletes when it
+// does not know it, or for those of another database.
+bool is_database_name(const std::string& name) {
+  constexpr std::array<const char*, 13> kPatterns = {
+      "CURRENT", "IDENTITY", "LOG",     "LOG.old.*", "MANIFEST-*", "OPTIONS-*",      "*.sst",
+      "*.log",   "*.blob",   "*.dbtmp", "*.ldb",     "HEAD*",      kStagingDirectory};
+  return std::any_of(kPatterns.begin(), kPatterns.end(),
+                     [&](const char* pattern) { return fnmatch(pattern, name.c_str(), 0) == 0; });
+}
 
 // Ends the replay of RocksDB's log before the first commit that is newer than `sequence`. A reader
 // that opens beside a writer reads the MANIFEST first and the log after it, and would otherwise
@@ -286,6 +298,9 @@ Result<void> StoreImpl::check_directory() {
   for (const std::string& child : children) {
     if (child == "." || child == ".." || child == "lost+found" || child == "HEAD.tmp" ||
         child == "LOCK") {
+      continue;
+    }
+    if (options_.create_if_missing && options_.beside_other_files && !is_database_name(child)) {
       continue;
     }
     return fail(options_.create_if_missing ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound,

@@ -457,6 +457,35 @@ TEST_F(LeafArgsTest, APartialTargetReadsOnlyWhatItHasAndKeepsWhatItIsToldTo) {
   EXPECT_TRUE(fails(restore(args), ErrorCode::kMismatch, {"'new'", "no value"}));
 }
 
+TEST_F(LeafArgsTest, ContainersOfAnotherKindFitWhereThatIsAskedFor) {
+  const Tree stored = Tree::dict({{"pair", Tree::tuple({1, 2})},
+                                  {"state", Tree::named_tuple("State", {{"mu", 3}, {"nu", 4}})},
+                                  {"big", BigInteger{"123456789012345678901"}}});
+  ASSERT_TRUE(is_ok(save(stored)));
+  args::PyTreeRestore restore(
+      Tree::dict({{"pair", Tree::integer_dict({{1, 0}, {0, 0}})},
+                  {"state", Tree::custom("Other", {{"nu", 0.0}, {"mu", 0}})},
+                  {"big", 0}}));
+  EXPECT_TRUE(fails(PyTreeCheckpointer().restore(path(), restore), ErrorCode::kMismatch,
+                    {"'pair'", "'state'", "'big'"}));
+  restore.any_container = true;
+  EXPECT_EQ(*PyTreeCheckpointer().restore(path(), restore),
+            Tree::dict({{"pair", Tree::integer_dict({{1, 2}, {0, 1}})},
+                        {"state", Tree::custom("Other", {{"nu", 4.0}, {"mu", 3}})},
+                        {"big", BigInteger{"123456789012345678901"}}}));
+  restore.item->find("state")->children().pop_back();
+  EXPECT_TRUE(fails(PyTreeCheckpointer().restore(path(), restore), ErrorCode::kMismatch,
+                    {"'state.mu'", "not in the target"}))
+      << "every leaf still has to have its place";
+
+  const Tree alike = Tree::container(NodeKind::kDict, {},
+                                     {{PathComponent::key("0"), 1}, {PathComponent::key(0), 2}});
+  ASSERT_TRUE(is_ok(save(alike)));
+  args::PyTreeRestore exact(alike);
+  exact.any_container = true;
+  EXPECT_EQ(*PyTreeCheckpointer().restore(path(), exact), alike) << "the label itself comes first";
+}
+
 TEST_F(LeafArgsTest, TransformsRenameFillComputeAndDrop) {
   ASSERT_TRUE(is_ok(save(params())));
   RestoreReport report;

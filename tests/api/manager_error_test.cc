@@ -1,5 +1,6 @@
 // Every error that Orbax's manager has, one after the other: here each has a code, a message that
 // names what is wrong, and leaves the store as it was. What cannot go wrong here is listed too.
+#include <fstream>
 #include <functional>
 
 #include "api/checkpoint_manager.h"
@@ -357,6 +358,10 @@ TEST_F(ManagerErrorTest, WhatNeedNotBeAnError) {
                           .num_deletion_threads = 0,
                           .lightweight_initialize = true})))
       << "accepted, and without effect";
+  const std::filesystem::path work = directory_.path() / "work";
+  std::filesystem::create_directory(work);
+  std::ofstream(work / "config.json") << "{}";
+  EXPECT_TRUE(CheckpointManager::open(work)) << "a directory with other files in it";
   EXPECT_TRUE(*single_->save(1, args::StandardSave(Tree(7)))) << "a bare leaf, an earlier step";
   ASSERT_TRUE(is_ok(single_->wait_until_finished()));
   EXPECT_EQ(single_->latest_step(), 3U);

@@ -369,6 +369,30 @@ TEST_F(StoreTest, WhatIsNoStoreIsRefusedAndLeftAlone) {
             ErrorCode::kInvalidArgument);
 }
 
+TEST_F(StoreTest, MayStandBesideOtherFilesThatItNeverTouches) {
+  const OpenOptions beside = {.create_if_missing = true, .beside_other_files = true};
+  std::filesystem::create_directories(path() / "logs");
+  std::ofstream(path() / "events.out.tfevents") << "a loss";
+  for (const std::string name : {"000012.sst", "000003.log", "MANIFEST-000001", "staging"}) {
+    std::ofstream(path() / name) << "of something else";
+    const Error error = open_error(beside);
+    EXPECT_EQ(error.code, ErrorCode::kInvalidArgument) << name;
+    EXPECT_THAT(error.message, HasSubstr(name));
+    std::filesystem::remove(path() / name);
+  }
+  EXPECT_EQ(open_error({}).code, ErrorCode::kNotFound);
+  {
+    auto store = *Store::open(path(), beside);
+    ASSERT_TRUE(save_arrays(*store, 1, 1, kLarge));
+    ASSERT_TRUE(store->retire(std::vector<std::uint64_t>{1}));
+    store->wait_for_collector();
+  }
+  EXPECT_TRUE(Store::open(path(), {}));
+  EXPECT_TRUE(std::filesystem::is_directory(path() / "logs"));
+  std::ifstream events(path() / "events.out.tfevents");
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(events), {}), "a loss");
+}
+
 TEST_F(StoreTest, ADatabaseWithoutHeadIsNotTakenForAStore) {
   open();
   std::filesystem::remove(path() / "HEAD");

@@ -19,7 +19,8 @@ using SaveFuture = Future<void>;
 // A Future that waits for the save when it goes, without the GIL, unless it was forked.
 class PendingSave {
  public:
-  explicit PendingSave(SaveFuture future) : future_(std::make_unique<SaveFuture>(std::move(future))) {}
+  explicit PendingSave(SaveFuture future)
+      : future_(std::make_unique<SaveFuture>(std::move(future))) {}
   ~PendingSave() {
     if (future_ == nullptr) return;
     if (process_.is_forked()) {

@@ -1,4 +1,8 @@
+#include <pthread.h>
 #include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
 
 #include "native.h"
 
@@ -35,7 +39,27 @@ SharedObject::SharedObject(nb::object object)
         delete handle;
       }) {}
 
-OwnProcess::OwnProcess() : process_(getpid()) {}
+namespace {
+
+// In a child of fork(), RocksDB's own static objects wait for ever, when the process exits, for
+// threads that stayed with the parent. What Python has to do at its end is done by then; the
+// streams of C are flushed, and no static object is destroyed.
+void leave_static_objects_alone() {
+  on_exit(
+      [](int status, void*) {
+        std::fflush(nullptr);
+        _exit(status);
+      },
+      nullptr);
+}
+
+}  // namespace
+
+OwnProcess::OwnProcess() : process_(getpid()) {
+  // From the first store on, for all children to come.
+  static const int registered = pthread_atfork(nullptr, nullptr, &leave_static_objects_alone);
+  static_cast<void>(registered);
+}
 
 bool OwnProcess::is_forked() const { return getpid() != process_; }
 

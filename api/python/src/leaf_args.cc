@@ -37,9 +37,8 @@ void add(PerLeaf<Options>& all, const Tree& tree, const Selector& selector, Opti
 // Called back from C++, which turns what is thrown into an error with its text.
 Result<Leaf> call_back(const SharedObject& function, nb::handle argument) {
   const nb::object result = function.get()(argument);
-  const PythonTree tree = from_python(result, nb::cpp_function([](nb::object value) {
-    return value;
-  }));
+  const PythonTree tree =
+      from_python(result, nb::cpp_function([](nb::object value) { return value; }));
   if (!tree.tree.is_leaf()) {
     return fail(ErrorCode::kInvalidArgument, "a transform gave a container, not a leaf");
   }

@@ -66,8 +66,8 @@ class Manager {
     ManagerItems items;
     items.handler_registry = python_registry();
     if (metadata) items.metadata = JsonText(*metadata);
-    manager_ = value_of(
-        without_gil([&] { return CheckpointManager::open(directory, options, items); }));
+    manager_ =
+        value_of(without_gil([&] { return CheckpointManager::open(directory, options, items); }));
   }
   ~Manager() {
     if (manager_ == nullptr) return;
@@ -300,8 +300,7 @@ void bind_manager(nb::module_& module) {
           },
           nb::arg("step"))
       .def("wait_until_finished", &Manager::wait_until_finished)
-      .def("check_for_errors",
-           [](const Manager& self) { value_of(self.get().check_for_errors()); })
+      .def("check_for_errors", [](const Manager& self) { value_of(self.get().check_for_errors()); })
       .def("is_saving_in_progress",
            [](const Manager& self) { return self.get().is_saving_in_progress(); })
       .def("last_save_statistics",

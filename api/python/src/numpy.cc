@@ -25,30 +25,31 @@ std::optional<DType> dtype_of(PyArray_Descr* descriptor) {
   return dtype;
 }
 
-// Steals nothing; a new reference.
+// A new reference; null: ml_dtypes, which knows this dtype, is not installed.
 PyArray_Descr* descriptor_of(DType dtype) {
   static auto* const known =
       new std::array<PyArray_Descr*, static_cast<std::size_t>(kDTypeLast) + 1>();
   PyArray_Descr*& descriptor = known->at(static_cast<std::size_t>(dtype));
   if (descriptor == nullptr) {
     const std::string name(info(dtype).name);
-    nb::object made;
-    try {
-      made = nb::module_::import_("numpy").attr("dtype")(name);
-    } catch (nb::python_error&) {
+    const nb::module_ numpy = nb::module_::import_("numpy");
+    nb::object type = nb::str(name.c_str());
+    if (!nb::hasattr(numpy, name.c_str()) && dtype != DType::kBool) {
       try {
-        made = nb::module_::import_("numpy").attr("dtype")(
-            nb::module_::import_("ml_dtypes").attr(name.c_str()));
+        type = nb::module_::import_("ml_dtypes").attr(name.c_str());
       } catch (nb::python_error& error) {
-        raise({ErrorCode::kUnsupported,
-               "arrays of " + name + " need the package ml_dtypes: pip install ml_dtypes (" +
-                   error.what() + ")"});
+        if (!error.matches(PyExc_ImportError)) throw;
+        return nullptr;
       }
     }
-    descriptor = reinterpret_cast<PyArray_Descr*>(made.release().ptr());
+    descriptor = reinterpret_cast<PyArray_Descr*>(numpy.attr("dtype")(type).release().ptr());
   }
   Py_INCREF(descriptor);
   return descriptor;
+}
+
+PyArray_Descr* bits_descriptor_of(DType dtype) {
+  return descriptor_of(info(dtype).bits == 16 ? DType::kUint16 : DType::kUint8);
 }
 
 // One element per byte, as ml_dtypes has them; a sign fills the byte.
@@ -119,7 +120,15 @@ std::optional<Array> borrow_numpy(nb::handle value) {
   return value_of(Array::borrow_strided(*dtype, shape, strides, data));
 }
 
-nb::object numpy_array(const Array& array) {
+nb::object numpy_array(const Array& given, bool as_bits) {
+  PyArray_Descr* descriptor = descriptor_of(given.dtype());
+  if (descriptor == nullptr && as_bits) descriptor = bits_descriptor_of(given.dtype());
+  if (descriptor == nullptr) {
+    raise({ErrorCode::kUnsupported, "arrays of " + std::string(info(given.dtype()).name) +
+                                        " need the package ml_dtypes: pip install ml_dtypes"});
+  }
+  // Borrowed memory is somebody else's, who may let it go.
+  const Array array = given.owned();
   const std::size_t rank = array.shape().size();
   std::vector<npy_intp> shape(rank);
   for (std::size_t axis = 0; axis < rank; ++axis) {
@@ -131,16 +140,17 @@ nb::object numpy_array(const Array& array) {
   if (info(array.dtype()).bits < 8) {
     auto* const bytes = new std::shared_ptr<std::byte[]>(unpack(array));
     data = bytes->get();
-    owner = nb::capsule(
-        bytes, [](void* held) noexcept { delete static_cast<std::shared_ptr<std::byte[]>*>(held); });
+    owner = nb::capsule(bytes, [](void* held) noexcept {
+      delete static_cast<std::shared_ptr<std::byte[]>*>(held);
+    });
   } else {
     owner = nb::capsule(new Array(array),
                         [](void* held) noexcept { delete static_cast<Array*>(held); });
   }
-  PyObject* const made = PyArray_NewFromDescr(
-      &PyArray_Type, descriptor_of(array.dtype()), static_cast<int>(rank), shape.data(), nullptr,
-      array.element_count() == 0 ? nullptr : const_cast<std::byte*>(data), NPY_ARRAY_CARRAY,
-      nullptr);
+  PyObject* const made =
+      PyArray_NewFromDescr(&PyArray_Type, descriptor, static_cast<int>(rank), shape.data(), nullptr,
+                           array.element_count() == 0 ? nullptr : const_cast<std::byte*>(data),
+                           NPY_ARRAY_CARRAY, nullptr);
   if (made == nullptr) throw nb::python_error();
   nb::object result = nb::steal(made);
   if (array.element_count() != 0 &&

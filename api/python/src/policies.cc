@@ -47,9 +47,8 @@ class PythonSavePolicy : public SaveDecisionPolicy {
                    const DecisionContext& context) const override {
     const nb::gil_scoped_acquire gil;
     return as_exception([&] {
-      const nb::object answer = decide_.get()(step, to_list(previous_steps),
-                                              context.is_saving_in_progress,
-                                              context.reached_preemption);
+      const nb::object answer = decide_.get()(
+          step, to_list(previous_steps), context.is_saving_in_progress, context.reached_preemption);
       const int is_true = PyObject_IsTrue(answer.ptr());
       if (is_true < 0) throw nb::python_error();
       return is_true == 1;
@@ -155,17 +154,15 @@ void bind_preservation_policies(nb::module_& module) {
           "should_preserve",
           [](const KeepPolicy& self, const std::vector<CheckpointInfo>& checkpoints,
              std::int64_t now_ns, Count saved_step) {
-            return self.policy->should_preserve(
-                checkpoints, {.now = time_of(now_ns), .saved_step = saved_step});
+            return self.policy->should_preserve(checkpoints,
+                                                {.now = time_of(now_ns), .saved_step = saved_step});
           },
           nb::arg("checkpoints"), nb::arg("now_ns"), nb::arg("saved_step").none());
   module.def("preserve_all", &make_keep_policy<PreserveAll>);
   module.def("latest_n", &make_keep_policy<LatestN, Count>, nb::arg("n").none());
   module.def(
       "every_n_seconds",
-      [](double interval_s) {
-        return make_keep_policy<EveryNSeconds>(nanoseconds_of(interval_s));
-      },
+      [](double interval_s) { return make_keep_policy<EveryNSeconds>(nanoseconds_of(interval_s)); },
       nb::arg("interval_s"));
   module.def(
       "every_n_steps",
@@ -178,8 +175,7 @@ void bind_preservation_policies(nb::module_& module) {
   module.def("every_n_steps_closest", &make_keep_policy<EveryNStepsClosest, std::uint64_t, Count>,
              nb::arg("interval_steps"), nb::arg("max_to_keep").none());
   module.def(
-      "custom_steps",
-      [](nb::handle steps) { return make_keep_policy<CustomSteps>(set_of(steps)); },
+      "custom_steps", [](nb::handle steps) { return make_keep_policy<CustomSteps>(set_of(steps)); },
       nb::arg("steps"));
   module.def(
       "latest_duration",
@@ -189,8 +185,8 @@ void bind_preservation_policies(nb::module_& module) {
       nb::arg("duration_s"));
   module.def(
       "best_n",
-      [](const nb::object& get_metric, bool reverse, Count n,
-         bool keep_checkpoints_without_metrics, bool keep_newest) {
+      [](const nb::object& get_metric, bool reverse, Count n, bool keep_checkpoints_without_metrics,
+         bool keep_newest) {
         return make_keep_policy<BestN>(
             metric_function(get_metric),
             BestNOptions{.reverse = reverse,

@@ -16,7 +16,8 @@ struct PythonItems::Build {
   Result<void> write(ItemWriter& item) {
     const nb::gil_scoped_acquire gil;
     try {
-      const auto made = nb::cast<std::tuple<nb::object, Selected<SaveArgs>, std::optional<std::string>>>(call());
+      const auto made =
+          nb::cast<std::tuple<nb::object, Selected<SaveArgs>, std::optional<std::string>>>(call());
       const auto& [object, options, custom_metadata] = made;
       kept.push_back(object);
       const auto& tree = nb::cast<const PythonTree&>(object);

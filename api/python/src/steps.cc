@@ -1,9 +1,9 @@
 #include "steps.h"
 
+#include "api/checkpoint_plan.h"
 #include "api/item_reader.h"
 #include "api/json.h"
 #include "api/stored_item.h"
-#include "api/checkpoint_plan.h"
 #include "engine/store.h"
 #include "leaf_args.h"
 
@@ -18,15 +18,24 @@ struct Restored {
 
 std::string_view kind_name(LeafKind kind) {
   switch (kind) {
-    case LeafKind::kArray: return "array";
-    case LeafKind::kNone: return "none";
-    case LeafKind::kBool: return "bool";
-    case LeafKind::kInt64: return "int";
-    case LeafKind::kBigInteger: return "big_int";
-    case LeafKind::kFloat64: return "float";
-    case LeafKind::kComplex128: return "complex";
-    case LeafKind::kString: return "string";
-    case LeafKind::kBytes: return "bytes";
+    case LeafKind::kArray:
+      return "array";
+    case LeafKind::kNone:
+      return "none";
+    case LeafKind::kBool:
+      return "bool";
+    case LeafKind::kInt64:
+      return "int";
+    case LeafKind::kBigInteger:
+      return "big_int";
+    case LeafKind::kFloat64:
+      return "float";
+    case LeafKind::kComplex128:
+      return "complex";
+    case LeafKind::kString:
+      return "string";
+    case LeafKind::kBytes:
+      return "bytes";
   }
   return "unknown";
 }
@@ -126,7 +135,10 @@ void bind_metadata(nb::module_& module) {
                      if (self.custom_metadata == Tree()) return std::nullopt;
                      return value_of(to_json(self.custom_metadata));
                    })
-      .def_prop_ro("tree", [](const ItemMetadata& self) { return PythonTree{self.tree, {}, {}}; })
+      .def_prop_ro("tree",
+                   [](const ItemMetadata& self) {
+                     return PythonTree{self.tree, {}, {}};
+                   })
       .def_prop_ro("leaves", &leaves_of)
       .def_ro("size_bytes", &ItemMetadata::size_bytes)
       .def_ro("stored_bytes", &ItemMetadata::stored_bytes);

@@ -213,12 +213,18 @@ class Reader {
 
 std::string_view kind_name(NodeKind kind) {
   switch (kind) {
-    case NodeKind::kDict: return "dict";
-    case NodeKind::kList: return "list";
-    case NodeKind::kTuple: return "tuple";
-    case NodeKind::kNamedTuple: return "named_tuple";
-    case NodeKind::kCustom: return "custom";
-    case NodeKind::kLeaf: break;
+    case NodeKind::kDict:
+      return "dict";
+    case NodeKind::kList:
+      return "list";
+    case NodeKind::kTuple:
+      return "tuple";
+    case NodeKind::kNamedTuple:
+      return "named_tuple";
+    case NodeKind::kCustom:
+      return "custom";
+    case NodeKind::kLeaf:
+      break;
   }
   return "leaf";
 }
@@ -241,10 +247,13 @@ PathComponent label_of(std::string_view label_kind, nb::handle label) {
 std::string_view label_kind_name(const std::vector<Tree::Child>& children) {
   if (children.empty()) return "attribute";
   switch (children.front().label.kind) {
-    case PathComponent::Kind::kIndex: return "index";
-    case PathComponent::Kind::kAttribute: return "attribute";
+    case PathComponent::Kind::kIndex:
+      return "index";
+    case PathComponent::Kind::kAttribute:
+      return "attribute";
     case PathComponent::Kind::kIntegerKey:
-    case PathComponent::Kind::kStringKey: break;
+    case PathComponent::Kind::kStringKey:
+      break;
   }
   return "key";
 }
@@ -294,9 +303,12 @@ class Writer {
         }
         return dict;
       }
-      case NodeKind::kList: return write_list(tree);
-      case NodeKind::kTuple: return nb::tuple(write_list(tree));
-      default: break;
+      case NodeKind::kList:
+        return write_list(tree);
+      case NodeKind::kTuple:
+        return nb::tuple(write_list(tree));
+      default:
+        break;
     }
     nb::list labels;
     for (const Tree::Child& child : tree.children()) labels.append(label_to_python(child.label));
@@ -325,12 +337,16 @@ class Writer {
     if (array != nullptr && array->is_borrowed() && array->element_count() != 0) {
       return origin->object;
     }
-    nb::object value = leaf_to_python(leaf);
+    const bool is_finished = origin->kind == Origin::Kind::kFinish;
+    nb::object value =
+        array == nullptr ? leaf_to_python(leaf) : numpy_array(*array, /*as_bits=*/is_finished);
     switch (origin->kind) {
-      case Origin::Kind::kFinish: return origin->call(value);
+      case Origin::Kind::kFinish:
+        return origin->call(value);
       case Origin::Kind::kScalar:
         return array == nullptr ? value : nb::object(value[nb::tuple()]);
-      default: return value;
+      default:
+        return value;
     }
   }
 
@@ -369,13 +385,14 @@ Array foreign_array(const std::string& dtype_name, const std::vector<std::uint64
     const Array array = value_of(Array::borrow_strided(stored, shape, *strides, data));
     return is_packed ? pack(array, *dtype) : array;
   }
-  const std::size_t size = value_of(Array::borrow_strided(
-      stored, shape, std::vector<std::int64_t>(shape.size(), 0), data)).size_bytes();
+  const std::size_t size =
+      value_of(
+          Array::borrow_strided(stored, shape, std::vector<std::int64_t>(shape.size(), 0), data))
+          .size_bytes();
   const std::span<const std::byte> bytes(data, size);
   if (is_packed) return pack(value_of(Array::borrow(stored, shape, bytes)), *dtype);
   if (!is_immutable) return value_of(Array::borrow(*dtype, shape, bytes));
-  return value_of(
-      Array::own(*dtype, shape, bytes, SharedObject(std::move(owner)).owner()));
+  return value_of(Array::own(*dtype, shape, bytes, SharedObject(std::move(owner)).owner()));
 }
 
 nb::tuple shape_tuple(const std::vector<std::uint64_t>& shape) {
@@ -395,8 +412,8 @@ nb::object to_python(const Tree& tree, nb::handle make_node, const PythonTree* l
 nb::object leaf_to_python(const Leaf& leaf) { return std::visit(LeafWriter(), leaf); }
 
 nb::object label_to_python(const PathComponent& label) {
-  const bool is_number = label.kind == PathComponent::Kind::kIndex ||
-                         label.kind == PathComponent::Kind::kIntegerKey;
+  const bool is_number =
+      label.kind == PathComponent::Kind::kIndex || label.kind == PathComponent::Kind::kIntegerKey;
   if (is_number) return nb::int_(label.number);
   return nb::str(label.name.data(), label.name.size());
 }
@@ -449,7 +466,8 @@ void bind_trees(nb::module_& module) {
              const std::string& label_kind, nb::sequence labels, nb::sequence children,
              nb::object rebuild) {
             Node node{kind_of(kind), std::move(type_name), {}, {}, std::move(rebuild)};
-            for (const nb::handle label : labels) node.labels.push_back(label_of(label_kind, label));
+            for (const nb::handle label : labels)
+              node.labels.push_back(label_of(label_kind, label));
             for (const nb::handle child : children) node.children.push_back(nb::borrow(child));
             if (node.labels.size() != node.children.size()) {
               raise({ErrorCode::kInvalidArgument, "a node needs one label for each child"});
@@ -469,8 +487,7 @@ void bind_trees(nb::module_& module) {
 
   nb::class_<PythonTree>(module, "Tree")
       .def_static(
-          "from_python",
-          [](nb::handle value, nb::handle hook) { return from_python(value, hook); },
+          "from_python", [](nb::handle value, nb::handle hook) { return from_python(value, hook); },
           nb::arg("value").none(), nb::arg("hook"))
       .def(
           "to_python",

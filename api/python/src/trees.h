@@ -45,8 +45,9 @@ Result<LeafPath> path_of(const Tree& tree, nb::handle labels);
 
 // numpy's C interface, once per process. Raises ImportError.
 void import_numpy();
-// A new array of rank 0 or more that refers to the bytes of `array` and shares in them.
-nb::object numpy_array(const Array& array);
+// A new array that shares in the bytes of `array`, or has a copy of borrowed ones. `as_bits`: where
+// there is no ml_dtypes, which its dtype needs, as unsigned integers of the same width.
+nb::object numpy_array(const Array& array, bool as_bits = false);
 // An Array that borrows a numpy.ndarray's memory; nullopt: its dtype is none of ours.
 std::optional<Array> borrow_numpy(nb::handle array);
 bool is_numpy_array(nb::handle value);
