@@ -475,7 +475,7 @@ TEST_F(LeafArgsTest, ContainersOfAnotherKindFitWhereThatIsAskedFor) {
                         {"big", BigInteger{"123456789012345678901"}}}));
   restore.item->find("state")->children().pop_back();
   EXPECT_TRUE(fails(PyTreeCheckpointer().restore(path(), restore), ErrorCode::kMismatch,
-                    {"'state.mu'", "not in the target"}))
+                    {"'state/.mu'", "not in the target"}))
       << "every leaf still has to have its place";
 
   const Tree alike = Tree::container(NodeKind::kDict, {},

@@ -35,6 +35,8 @@ ABSENT = {
     "checkpoint_utils.get_snapshot_dir_from_step_dir": "nothing is copied for an evaluator",
     "checkpoint_utils.utils": INTERNAL,
     "handlers.CompositeCheckpointHandler.metadata_from_temporary_paths": FILES_OF_ORBAX,
+    **{f"metadata.{kind}ShardingMetadata": "shardings are the target's, and not stored"
+       for kind in ("", "Named", "SingleDevice")},
     "metadata.MetadataStore": FILES_OF_ORBAX,
     "metadata.metadata_store": FILES_OF_ORBAX,
     "metadata.StorageMetadata.__init__: no parameter zarr_metadata": FILES_OF_ORBAX,
