@@ -101,8 +101,8 @@ struct CheckpointPlan::Item {
 
   Result<void> put(StepWriter& step_writer, const StorageOptions& storage) {
     is_put = true;
-    return writer.plan_->put(step_writer, writer.name(), handler_name,
-                             storage.compression_rules, writer.custom_metadata_);
+    return writer.plan_->put(step_writer, writer.name(), handler_name, storage.compression_rules,
+                             writer.custom_metadata_);
   }
 };
 
@@ -134,7 +134,9 @@ Result<CheckpointPlan> CheckpointPlan::make(std::uint64_t step, const args::Chec
     const AnyValue save_args = with_arguments(value, name, registry);
     plan.items_.push_back(
         {STEPSTONE_TRY_CONTEXT(registry.for_save(name, save_args), item_name(step, name)),
-         ItemWriter(step, name), BackgroundSave(), {}});
+         ItemWriter(step, name),
+         BackgroundSave(),
+         {}});
     STEPSTONE_TRY(named(plan.items_.back().begin(save_args), item_name(step, name)));
   }
   return plan;
