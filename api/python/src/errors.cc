@@ -12,8 +12,8 @@ namespace {
 // The package sets it once, when it is imported; a module has no better place for what every call
 // needs.
 nb::object& error_factory() {
-  static nb::object* const factory = new nb::object();
-  return *factory;
+  static nb::object* const kFactory = new nb::object();  // Outlives the interpreter.
+  return *kFactory;
 }
 
 }  // namespace
@@ -57,8 +57,8 @@ void leave_static_objects_alone() {
 
 OwnProcess::OwnProcess() : process_(getpid()) {
   // From the first store on, for all children to come.
-  static const int registered = pthread_atfork(nullptr, nullptr, &leave_static_objects_alone);
-  static_cast<void>(registered);
+  static const int kRegistered = pthread_atfork(nullptr, nullptr, &leave_static_objects_alone);
+  static_cast<void>(kRegistered);
 }
 
 bool OwnProcess::is_forked() const { return getpid() != process_; }

@@ -16,20 +16,20 @@ namespace {
 std::optional<DType> dtype_of(PyArray_Descr* descriptor) {
   if (PyDataType_ISBYTESWAPPED(descriptor)) return std::nullopt;
   if (PyDataType_HASFIELDS(descriptor) || PyDataType_HASSUBARRAY(descriptor)) return std::nullopt;
-  static auto* const known = new std::unordered_map<int, std::optional<DType>>();
-  const auto found = known->find(descriptor->type_num);
-  if (found != known->end()) return found->second;
+  static auto* const kKnown = new std::unordered_map<int, std::optional<DType>>();
+  const auto found = kKnown->find(descriptor->type_num);
+  if (found != kKnown->end()) return found->second;
   const nb::object name = nb::handle(reinterpret_cast<PyObject*>(descriptor)).attr("name");
   const std::optional<DType> dtype = dtype_from_name(nb::cast<std::string>(name));
-  known->emplace(descriptor->type_num, dtype);
+  kKnown->emplace(descriptor->type_num, dtype);
   return dtype;
 }
 
 // A new reference; null: ml_dtypes, which knows this dtype, is not installed.
 PyArray_Descr* descriptor_of(DType dtype) {
-  static auto* const known =
+  static auto* const kKnown =
       new std::array<PyArray_Descr*, static_cast<std::size_t>(kDTypeLast) + 1>();
-  PyArray_Descr*& descriptor = known->at(static_cast<std::size_t>(dtype));
+  PyArray_Descr*& descriptor = kKnown->at(static_cast<std::size_t>(dtype));
   if (descriptor == nullptr) {
     const std::string name(info(dtype).name);
     const nb::module_ numpy = nb::module_::import_("numpy");

@@ -1,5 +1,7 @@
 #include "steps.h"
 
+#include <new>
+
 #include "api/checkpoint_plan.h"
 #include "api/item_reader.h"
 #include "api/json.h"
@@ -161,7 +163,8 @@ void bind_metadata(nb::module_& module) {
 
 Step::~Step() {
   // A forked child has neither the threads nor the locks that letting go needs.
-  if (step_ != nullptr && process_.is_forked()) new std::shared_ptr<HeldStep>(std::move(step_));
+  if (step_ == nullptr || !process_.is_forked()) return;
+  static_cast<void>(new (std::nothrow) std::shared_ptr<HeldStep>(std::move(step_)));
 }
 
 std::shared_ptr<const HeldStep> Step::get() const {

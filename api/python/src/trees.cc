@@ -53,6 +53,8 @@ class Reader {
     origins_ = &result.origins;
     kept_ = &result.kept;
     result.tree = read_node(value);
+    origins_ = nullptr;
+    kept_ = nullptr;
     return result;
   }
 
@@ -378,6 +380,7 @@ Array foreign_array(const std::string& dtype_name, const std::vector<std::uint64
   if (!dtype) {
     raise({ErrorCode::kInvalidArgument, "arrays of " + dtype_name + " cannot be stored"});
   }
+  // Python has addresses as integers. NOLINTNEXTLINE(performance-no-int-to-ptr)
   const auto* const data = reinterpret_cast<const std::byte*>(pointer);
   const bool is_packed = info(*dtype).bits < 8;
   const DType stored = is_packed ? DType::kUint8 : *dtype;
