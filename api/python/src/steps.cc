@@ -1,5 +1,6 @@
 #include "steps.h"
 
+#include <algorithm>
 #include <new>
 
 #include "api/checkpoint_plan.h"
@@ -42,6 +43,58 @@ std::string_view kind_name(LeafKind kind) {
   return "unknown";
 }
 
+// A target that is one leaf, or one branch, inside of containers that have nothing else.
+struct Branch {
+  std::vector<const Tree*> containers;  // From the root on, each the only child of the one before.
+  LeafPath path;
+  const Tree* end = nullptr;
+
+  explicit Branch(const Tree& target) : end(&target) {
+    while (end->children().size() == 1) {
+      containers.push_back(end);
+      path.push_back(end->children().front().label);
+      end = &end->children().front().tree;
+    }
+  }
+
+  // What was restored at the end, inside of its containers again.
+  Tree wrap(Tree restored) const {
+    for (std::size_t i = containers.size(); i-- > 0;) {
+      restored = Tree::container(containers[i]->kind(), containers[i]->type_name(),
+                                 {{path[i], std::move(restored)}});
+    }
+    return restored;
+  }
+};
+
+// Whether no options are for some leaves only, whose paths begin at the root.
+bool is_for_all_leaves(const PerLeaf<RestoreArgs>& options) {
+  return std::all_of(options.entries().begin(), options.entries().end(), [](const auto& entry) {
+    return entry.where.path.empty() && entry.where.pattern.empty();
+  });
+}
+
+// A part is found without a look at the rest of the item, where it stands where the target has it;
+// nullopt: it does not, or there is something wrong, about which the whole item tells more.
+std::optional<Tree> read_branch(const ItemReader& reader, const args::PyTreeRestore& args) {
+  const Branch branch(*args.item);
+  if (branch.path.empty()) return std::nullopt;
+  args::PyTreeRestore part = args;
+  part.item = *branch.end;
+  part.subtree = to_text(branch.path);
+  Result<Tree> restored = reader.read(part);
+  if (!restored) return std::nullopt;
+  return branch.wrap(*std::move(restored));
+}
+
+Result<Tree> read(const ItemReader& reader, const args::PyTreeRestore& args) {
+  if (args.partial_restore && args.item && args.subtree.empty() && args.transforms.empty() &&
+      is_for_all_leaves(args.restore_args)) {
+    if (std::optional<Tree> part = read_branch(reader, args)) return *std::move(part);
+  }
+  return reader.read(args);
+}
+
 Restored restore(const Step& held, const std::string& item, const RestoreOptions* options) {
   const std::shared_ptr<const HeldStep> step = held.get();
   const RestoreOptions defaults;
@@ -64,7 +117,7 @@ Restored restore(const Step& held, const std::string& item, const RestoreOptions
   args.report = &report;
   const auto begun = std::chrono::steady_clock::now();
   PythonTree tree;
-  tree.tree = value_of(without_gil([&] { return reader.read(args); }));
+  tree.tree = value_of(without_gil([&] { return read(reader, args); }));
   statistics.total_s =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return {nb::cast(std::move(tree)), std::move(report), statistics};
