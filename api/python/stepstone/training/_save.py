@@ -1,4 +1,4 @@
-"""A step's save in the background: its response, and what a logger is told of it."""
+"""The saves of a run: their order, their responses, and what a logger is told of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stepstone import _native
 from stepstone._background import BackgroundWork, in_background
 from stepstone._policies import Guard
 from stepstone._step_statistics import CommitStepStatistics
-from stepstone.errors import BusyError
+from stepstone.errors import BusyError, StepstoneError
 
 
 class StepSave:
@@ -102,6 +102,92 @@ class StepSave:
         if self._watcher is None:
             self._watcher = in_background(wait, f"the save of step {self.step}")
         return self._watcher
+
+
+class Saves:
+    """The saves of a run, one at a time.
+
+    Parameters
+    ----------
+    manager : _native.Manager
+    guard : Guard
+        Where exceptions of policies are kept.
+    """
+
+    def __init__(self, manager: _native.Manager, guard: Guard) -> None:
+        self._manager = manager
+        self._guard = guard
+        self.last: StepSave | None = None  # It may be under way.
+
+    def begin(
+        self, step: int, items: list[_native.SaveItem], force: bool, options: dict[str, Any]
+    ) -> StepSave | None:
+        """Begins a save, if it is forced or the policy wants it; None: it does not.
+
+        Parameters
+        ----------
+        options : dict
+            Of `_native.Manager.save`.
+
+        Raises
+        ------
+        Exception
+            What the policy raises, what is wrong with this save, or what the one before has failed
+            with, if nobody has been told. In the latter case this one has not begun.
+        """
+        if force or self._is_wanted(step):
+            self.wait()
+            self._manager.save(step, items, force=True, **options)
+        elif not self._save_after_all(step, items, options):
+            return None
+        self.last = StepSave(self._manager, step, self._guard)
+        return self.last
+
+    def wait(self) -> None:
+        """Waits for the save under way, and raises an error that nobody has seen."""
+        if self.last is not None:
+            self.last.raise_unseen_error()
+
+    def has(self, step: int) -> bool:
+        """Whether a step is saved, or on its way."""
+        last = self.last
+        is_under_way = last is not None and last.step == step and not last.done()
+        return is_under_way or step in self._manager.all_steps()
+
+    def _is_wanted(self, step: int) -> bool:
+        """What the policy says, or the exception that it raises.
+
+        It is asked before the save that is under way is waited for, since some policies say no
+        while one is.
+        """
+        if self.last is not None and self.last.done():
+            self.wait()
+        self._guard.take()
+        is_wanted = self._manager.should_save(step)
+        error = self._guard.take()
+        if error is not None:
+            raise error
+        return is_wanted
+
+    def _save_after_all(
+        self, step: int, items: list[_native.SaveItem], options: dict[str, Any]
+    ) -> bool:
+        """Offers the manager a step that the policy did not want; whether it wants it by now.
+
+        The manager has to know that there was an occasion to save, for `reached_preemption`. Where
+        the save that was under way has ended since, what fails here is that one, or the policy's
+        answer is another.
+        """
+        try:
+            is_saved = self._manager.save(step, items, force=False, **options)
+        except StepstoneError as error:
+            if self.last is not None:
+                self.last.settle(error)
+                self.wait()
+            raise
+        if is_saved and self.last is not None:
+            self.last.settle(None)
+        return is_saved
 
 
 def commit_entry(statistics: _native.SaveStatistics, directory: str) -> dict[str, Any]:

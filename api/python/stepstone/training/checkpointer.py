@@ -20,7 +20,6 @@ from stepstone.errors import (
     NotFoundError,
     StepAlreadyExistsError,
     StepNotFoundError,
-    StepstoneError,
 )
 from stepstone.functions import (
     PathLike,
@@ -33,7 +32,7 @@ from stepstone.logging import StandardLogger
 from stepstone.options import AsyncOptions, CheckpointManagerOptions, StorageOptions
 from stepstone.step import standard_name_format
 from stepstone.training import save_decision_policies
-from stepstone.training._save import StepSave, commit_entry
+from stepstone.training._save import Saves, commit_entry
 from stepstone.training._steps import Step, Steps, step_number
 from stepstone.training.metadata import CheckpointMetadata, RootMetadata
 
@@ -90,7 +89,7 @@ class Checkpointer:
     ) -> None:
         self._context = Context(context or get_context())
         self._logger = StandardLogger() if logger is None else logger
-        self._guard = Guard()
+        guard = Guard()
         path = os.fspath(directory)
         if save_decision_policy is None:
             save_decision_policy = save_decision_policies.AnySavePolicy(
@@ -117,12 +116,12 @@ class Checkpointer:
         _live_managers.close_erased(path)
         self._manager = _native.Manager(
             path,
-            options.to_native(guard=self._guard),
+            options.to_native(guard=guard),
             _json.custom_metadata(custom_metadata, path),
         )
         name_format = step_name_format or standard_name_format()
         self._steps = Steps(self._manager, name_format, self._logger)
-        self._last_save: StepSave | None = None
+        self._saves = Saves(self._manager, guard)
         self._deletion: BackgroundWork[bool] | None = None
         _exit.close_at_exit(self)
         _live_managers.add(self)
@@ -257,12 +256,12 @@ class Checkpointer:
         custom_metadata: Mapping[str, Any] | None = None,
     ) -> AsyncResponse[bool] | None:
         """As `save_checkpointables`, but writes in the background; see `save_async`."""
-        with self._entered():
+        with get_context(self._context):
             get_context().check_layout()
             step = step_number(step)
             items = build_items(checkpointables)
             self._wait_for_deletion()
-            if not overwrite and self._has(step):
+            if not overwrite and self._saves.has(step):
                 raise StepAlreadyExistsError(
                     f"step {step} is in {self._manager.directory} already: set overwrite, or save "
                     "another step"
@@ -273,13 +272,7 @@ class Checkpointer:
                 "custom_metadata": _json.custom_metadata(custom_metadata, f"step {step}"),
                 "overwrite": overwrite,
             }
-            if force or self._is_wanted(step):
-                self._wait_for_save()
-                self._manager.save(step, items, force=True, **options)
-            elif not self._save_after_all(step, items, options):
-                return None
-            self._last_save = StepSave(self._manager, step, self._guard)
-            return self._last_save
+            return self._saves.begin(step, items, force, options)
 
     def load(
         self,
@@ -307,7 +300,7 @@ class Checkpointer:
             As `stepstone.load`.
         """
         check_loadable_name(checkpointable_name)
-        with self._entered(), self._loading(step) as opened:
+        with get_context(self._context), self._loading(step) as opened:
             name = tree_name(opened, None, checkpointable_name)
             return load_item(opened, name, target_of(abstract_state))
 
@@ -328,7 +321,7 @@ class Checkpointer:
         self, step: Step | None = None, abstract_checkpointables: Any = None
     ) -> dict[str, Any]:
         """As `load`, of several objects; see `stepstone.load_checkpointables`."""
-        with self._entered(), self._loading(step) as opened:
+        with get_context(self._context), self._loading(step) as opened:
             return load_items(opened, target_of(abstract_checkpointables))
 
     def load_checkpointables_async(
@@ -342,14 +335,14 @@ class Checkpointer:
 
     def metadata(self, step: Step | None = None) -> CheckpointMetadata[PyTreeMetadata]:
         """What is known of a step's tree; reads no arrays. See `stepstone.v1.metadata`."""
-        with self._entered(), self._steps.held(step) as held:
+        with get_context(self._context), self._steps.held(step) as held:
             return self._steps.facts(held, describe_item(held, tree_name(held, None, AUTO_NAME)))
 
     def checkpointables_metadata(
         self, step: Step | None = None
     ) -> CheckpointMetadata[dict[str, Any]]:
         """As `metadata`, of all objects by name."""
-        with self._entered(), self._steps.held(step) as held:
+        with get_context(self._context), self._steps.held(step) as held:
             return self._steps.facts(
                 held, {name: describe_item(held, name) for name in held.item_handlers()}
             )
@@ -425,7 +418,7 @@ class Checkpointer:
         A save is over in the time of one write: it is waited for, and then its step is deleted. A
         step that it was to replace is gone, too.
         """
-        save = self._last_save
+        save = self._saves.last
         doomed = {step_number(step)} if step is not None else set()
         if save is not None and not save.done():
             doomed.add(save.step)
@@ -450,7 +443,7 @@ class Checkpointer:
     def wait(self) -> None:
         """Waits for the save and the deletion under way, and raises errors nobody has seen."""
         self._wait_for_deletion()
-        self._wait_for_save()
+        self._saves.wait()
 
     def close(self) -> None:
         """As `wait`; every later call is a ClosedError. May be called again."""
@@ -474,53 +467,6 @@ class Checkpointer:
 
     def __repr__(self) -> str:
         return f"training.Checkpointer({self._manager.directory!r})"
-
-    @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        """In the context of the caller or, where there is none, in that of this object."""
-        context = get_context(self._context)
-        with context:
-            yield
-
-    def _is_wanted(self, step: int) -> bool:
-        """What the policy says, and the exception that it raises.
-
-        It is asked before the save that is under way is waited for, since some policies say no
-        while one is.
-        """
-        if self._last_save is not None and self._last_save.done():
-            self._last_save.raise_unseen_error()
-        self._guard.take()
-        is_wanted = self._manager.should_save(step)
-        error = self._guard.take()
-        if error is not None:
-            raise error
-        return is_wanted
-
-    def _save_after_all(
-        self, step: int, items: list[_native.SaveItem], options: dict[str, Any]
-    ) -> bool:
-        """Offers the manager a step that the policy did not want; whether it wants it by now.
-
-        The manager has to know that there was an occasion to save, for `reached_preemption`. Where
-        the save that was under way has ended since, what fails here is that one, or the policy's
-        answer is another.
-        """
-        try:
-            is_saved = self._manager.save(step, items, force=False, **options)
-        except StepstoneError as error:
-            if self._last_save is not None:
-                self._last_save.settle(error)
-                self._last_save.raise_unseen_error()
-            raise
-        if is_saved and self._last_save is not None:
-            self._last_save.settle(None)
-        return is_saved
-
-    def _has(self, step: int) -> bool:
-        save = self._last_save
-        is_under_way = save is not None and save.step == step and not save.done()
-        return is_under_way or step in self._manager.all_steps()
 
     def _delete(self, step: int, name: str | None, missing_ok: bool) -> bool:
         try:
@@ -546,14 +492,10 @@ class Checkpointer:
         if deletion is not None:
             deletion.result()
 
-    def _wait_for_save(self) -> None:
-        if self._last_save is not None:
-            self._last_save.raise_unseen_error()
-
     @contextlib.contextmanager
     def _loading(self, step: Step | None) -> Iterator[_native.Step]:
         self._wait_for_deletion()
-        if self._last_save is not None:
-            self._last_save.finish()  # Its error is for the next save, or wait().
+        if self._saves.last is not None:
+            self._saves.last.finish()  # Its error is for the next save, or wait().
         with self._steps.loading(step) as loading:
             yield loading
