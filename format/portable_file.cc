@@ -168,9 +168,9 @@ Result<void> PortableFile::scan(Tree tree, const KeyRange& wanted, const VisitEn
 }
 
 // As deep as the index has levels.
-Result<void> PortableFile::scan_page(  // NOLINT(misc-no-recursion)
-    Tree tree, std::uint32_t level, const Place& place, const KeyRange& keys,
-    const KeyRange& wanted, const VisitEntry& visit) const {
+Result<void> PortableFile::scan_page(Tree tree, std::uint32_t level, const Place& place,
+                                     const KeyRange& keys, const KeyRange& wanted,
+                                     const VisitEntry& visit) const {
   const IndexPage page = STEPSTONE_TRY(load_page(tree, level, place, keys));
   for (std::size_t entry = 0; entry < page.size(); ++entry) {
     const bool is_last = entry + 1 == page.size();

@@ -74,8 +74,7 @@ class PortableVerification {
   std::uint64_t leaf_count_ = 0;
 };
 
-Result<void> PortableVerification::note_page(  // NOLINT(misc-no-recursion)
-    Tree tree, std::uint32_t level, const Place& place) {
+Result<void> PortableVerification::note_page(Tree tree, std::uint32_t level, const Place& place) {
   const auto page = STEPSTONE_TRY(file_.load_page(tree, level, place, {{}, std::nullopt}));
   pieces_.push_back({place.offset, place.size_bytes});
   for (const Place& below : page.places) {
