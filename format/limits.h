@@ -32,4 +32,8 @@ inline constexpr std::size_t kSegmentsPerStepMax = 4096;
 inline constexpr std::size_t kSourcesPerLeafMax = 1024;
 inline constexpr std::size_t kOriginSavesPerStepMax = std::size_t{64} << 10;
 
+// Of a portable file's index.
+inline constexpr std::size_t kIndexPageEntriesMax = 1024;
+inline constexpr std::uint32_t kIndexLevelMax = 31;
+
 }  // namespace stepstone::limits

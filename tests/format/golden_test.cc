@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "format/chunk_codec.h"
+#include "portable_support.h"
 #include "samples.h"
 
 namespace stepstone {
@@ -90,6 +91,48 @@ std::vector<Golden> chunks() {
                                .bytes)}};
 }
 
+// Not compressed, because releases of zstd compress differently.
+std::vector<Golden> portable_files() {
+  return {{"portable_one_step.hex",
+           test::written(test::sample_portable_steps(), {}, test::Hashes::kUnknown)},
+          {"portable_two_steps.hex",
+           test::written(test::sample_shared_steps(), {}, test::Hashes::kKnown)}};
+}
+
+TEST(Golden, PortableFilesAreWrittenAsTheyWere) {
+  if (FLATBUFFERS_VERSION_MAJOR != 2) GTEST_SKIP() << test::kOtherFlatbuffers;
+  for (const Golden& golden : portable_files()) {
+    EXPECT_EQ(hex_lines(golden.bytes), hex_lines(golden_bytes(golden.file))) << golden.file;
+  }
+}
+
+TEST(Golden, PortableFilesAreReadAsTheyWere) {
+  const std::pair<const char*, std::vector<test::SampleStep>> files[] = {
+      {"portable_one_step.hex", test::sample_portable_steps()},
+      {"portable_two_steps.hex", test::sample_shared_steps()}};
+  for (const auto& [name, steps] : files) {
+    const std::string bytes = golden_bytes(name);
+    const auto file = test::open_file(bytes, true);
+    ASSERT_TRUE(file.has_value()) << name << ": " << file.error().message;
+    const auto verified = file->verify();
+    EXPECT_TRUE(verified.has_value()) << name << ": " << verified.error().message;
+    ASSERT_EQ(file->step_count(), steps.size());
+    for (const test::SampleStep& step : steps) {
+      for (const test::SampleItem& item : step.items) {
+        for (const test::SampleLeaf& sample : item.leaves) {
+          const auto leaf = file->leaf(step.info.step, item.info.name, sample.info.encoded_path);
+          ASSERT_TRUE(leaf.has_value()) << name << ": " << leaf.error().message;
+          std::string content(sample.bytes.size(), '\0');
+          ChunkDecoder decoder;
+          ASSERT_TRUE(file->read(*leaf, 0, std::as_writable_bytes(std::span(content)), decoder)
+                          .has_value());
+          EXPECT_TRUE(content == sample.bytes) << name;
+        }
+      }
+    }
+  }
+}
+
 TEST(Golden, DeltasAreReadAsTheyWere) {
   std::string decoded(test::sample_float_chunk().size(), '\0');
   const auto result = ChunkDecoder().decode_delta(test::as_bytes(golden_bytes("chunk_delta.hex")),
@@ -163,7 +206,8 @@ TEST(Golden, KeysAndHeadAreReadAsTheyWere) {
 
 // False, and nothing more written, as soon as a file is there already.
 bool write_golden(const std::filesystem::path& folder) {
-  for (const std::vector<Golden>& goldens : {records(), keys_and_head(), chunks()}) {
+  for (const std::vector<Golden>& goldens :
+       {records(), keys_and_head(), chunks(), portable_files()}) {
     for (const Golden& golden : goldens) {
       const std::filesystem::path path = folder / golden.file;
       if (std::filesystem::exists(path)) return false;

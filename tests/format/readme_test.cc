@@ -8,6 +8,7 @@
 
 #include "format/chunk_codec.h"
 #include "format/limits.h"
+#include "portable_support.h"
 #include "samples.h"
 
 namespace stepstone {
@@ -51,6 +52,26 @@ TEST(Specification, ItsHeadSlotIsWhatIsWritten) {
   EXPECT_EQ(block_after(readme(), "<!-- dump: head slot -->"), test::hex_dump(bytes))
       << "the block should read:\n"
       << test::hex_dump(bytes);
+}
+
+TEST(Specification, ItsPortableFileIsWhatIsWritten) {
+  if (FLATBUFFERS_VERSION_MAJOR != 2) GTEST_SKIP() << test::kOtherFlatbuffers;
+  const std::string bytes =
+      test::written(test::sample_portable_steps(), {}, test::Hashes::kUnknown);
+  EXPECT_EQ(block_after(readme(), "<!-- dump: portable file -->"), test::hex_dump(bytes))
+      << "the block should read:\n"
+      << test::hex_dump(bytes);
+}
+
+TEST(Specification, ItsPortableFileReadsAsItSays) {
+  const std::string bytes = bytes_of_dump(block_after(readme(), "<!-- dump: portable file -->"));
+  const auto file = test::open_file(bytes, true);
+  ASSERT_TRUE(file.has_value()) << file.error().message;
+  const auto verified = file->verify();
+  EXPECT_TRUE(verified.has_value()) << verified.error().message;
+  const auto w = file->leaf(1000, "state", encode_path({PathComponent::key("w")}).value());
+  ASSERT_TRUE(w.has_value()) << w.error().message;
+  EXPECT_EQ(w->record().shape, std::vector<std::uint64_t>{3});
 }
 
 TEST(Specification, ItsKeysAreWhatIsWritten) {
@@ -143,6 +164,8 @@ TEST(Specification, ListsEveryLimitWithItsValue) {
       {"kSegmentsPerStepMax", number(limits::kSegmentsPerStepMax)},
       {"kSourcesPerLeafMax", number(limits::kSourcesPerLeafMax)},
       {"kOriginSavesPerStepMax", number(limits::kOriginSavesPerStepMax)},
+      {"kIndexPageEntriesMax", number(limits::kIndexPageEntriesMax)},
+      {"kIndexLevelMax", number(limits::kIndexLevelMax)},
   };
   for (const auto& [name, value] : rows) {
     const std::string row = std::string("| `") + name + "` | " + value + " |";
@@ -198,7 +221,7 @@ std::string fields_in_rows(const std::string& text, std::size_t at) {
 TEST(Specification, ListsTheFieldsOfEveryTableInTheirOrder) {
   const std::string text = readme();
   std::size_t tables = 0;
-  for (const char* const name : {"common", "store", "step", "item", "leaf"}) {
+  for (const char* const name : {"common", "store", "step", "item", "leaf", "portable"}) {
     const std::string path = std::string(STEPSTONE_FORMAT_DIR "/schema/") + name + ".fbs";
     for (const auto& [table, fields] : tables_of(test::read_file(path))) {
       const std::size_t at = text.find("<!-- fields: " + table + " -->");
@@ -208,7 +231,7 @@ TEST(Specification, ListsTheFieldsOfEveryTableInTheirOrder) {
       ++tables;
     }
   }
-  EXPECT_EQ(tables, 14U);
+  EXPECT_EQ(tables, 16U);
 }
 
 }  // namespace
