@@ -86,7 +86,7 @@ def manager_html(
     """A table of the newest of `step_count` steps, and trees of the newest's leaves."""
     title = f"<b>CheckpointManager</b> <code>{html.escape(directory)}</code>"
     size = size_text(disk_usage(directory))
-    facts = [f"{step_count} steps", f"{size} on disk", *remarks]
+    facts = ["1 step" if step_count == 1 else f"{step_count} steps", f"{size} on disk", *remarks]
     parts = [f"<div>{title}: {html.escape('; '.join(facts))}</div>"]
     if rows:
         parts.append(_step_table(step_count - len(rows), rows))
