@@ -36,6 +36,8 @@ TEST_F(ErrorTest, NamesThePathThatIsWrong) {
   std::filesystem::create_directory(at("empty"));
   std::filesystem::create_directory(at("folder"));
   std::ofstream(at("folder") / "notes.txt") << "text";
+  std::filesystem::create_directory(at("database"));
+  std::ofstream(at("database") / "CURRENT") << "MANIFEST-000001";
   const auto open = [](const std::filesystem::path& path) {
     return CheckpointManager::open(path).map([](const auto& /*manager*/) {});
   };
@@ -63,7 +65,7 @@ TEST_F(ErrorTest, NamesThePathThatIsWrong) {
   const std::vector<Case> cases = {
       {"open", open, "", invalid, "path is empty"},
       {"open", open, at("file"), invalid, "it is a file"},
-      {"open", open, at("folder"), invalid, "notes.txt"},
+      {"open", open, at("database"), invalid, "without HEAD"},
       {"open existing", open_existing, "", invalid, "path is empty"},
       {"open existing", open_existing, at("missing"), not_found, "no such directory"},
       {"open existing", open_existing, at("empty"), not_found, "empty"},

@@ -467,7 +467,7 @@ TEST_F(LeafArgsTest, ContainersOfAnotherKindFitWhereThatIsAskedFor) {
                   {"state", Tree::custom("Other", {{"nu", 0.0}, {"mu", 0}})},
                   {"big", 0}}));
   EXPECT_TRUE(fails(PyTreeCheckpointer().restore(path(), restore), ErrorCode::kMismatch,
-                    {"'pair'", "'state'", "'big'"}));
+                    {"'pair'", "'state'"}));
   restore.any_container = true;
   EXPECT_EQ(*PyTreeCheckpointer().restore(path(), restore),
             Tree::dict({{"pair", Tree::integer_dict({{1, 2}, {0, 1}})},

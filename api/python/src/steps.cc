@@ -217,7 +217,7 @@ void bind_metadata(nb::module_& module) {
 Step::~Step() {
   // A forked child has neither the threads nor the locks that letting go needs.
   if (step_ == nullptr || !process_.is_forked()) return;
-  static_cast<void>(new (std::nothrow) std::shared_ptr<HeldStep>(std::move(step_)));
+  static_cast<void>(new (std::nothrow) std::shared_ptr<const HeldStep>(std::move(step_)));
 }
 
 std::shared_ptr<const HeldStep> Step::get() const {
@@ -228,7 +228,7 @@ std::shared_ptr<const HeldStep> Step::get() const {
 
 void Step::release() {
   if (step_ == nullptr || process_.is_forked()) return;
-  std::shared_ptr<HeldStep> step = std::move(step_);
+  std::shared_ptr<const HeldStep> step = std::move(step_);
   step_ = nullptr;
   without_gil([&] { step.reset(); });
 }
@@ -271,6 +271,7 @@ void bind_steps(nb::module_& module) {
           nb::arg("item"))
       .def("metadata",
            [](const Step& self) { return StepRecordView{self.get()->reader().record()}; })
+      .def("share", [](const Step& self) { return Step(self.get()); })
       .def("release", &Step::release);
 }
 

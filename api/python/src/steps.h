@@ -13,7 +13,8 @@ namespace stepstone::python {
 // A HeldStep that Python may let go before the garbage collector comes by.
 class Step {
  public:
-  explicit Step(HeldStep step) : step_(std::make_shared<HeldStep>(std::move(step))) {}
+  explicit Step(HeldStep step) : step_(std::make_shared<const HeldStep>(std::move(step))) {}
+  explicit Step(std::shared_ptr<const HeldStep> step) : step_(std::move(step)) {}
   ~Step();
   Step(Step&&) noexcept = default;
   Step& operator=(Step&&) noexcept = default;
@@ -24,7 +25,7 @@ class Step {
   void release();
 
  private:
-  std::shared_ptr<HeldStep> step_;
+  std::shared_ptr<const HeldStep> step_;
   OwnProcess process_;
 };
 

@@ -42,10 +42,10 @@ def holding(store: PathLike, step: _native.Step) -> Iterator[None]:
 
 
 def find(store: PathLike, step: int) -> _native.Step | None:
-    """A step that is held now; it belongs to who holds it, and must not be released."""
+    """A share in a step that is held now, to be released: who holds it may let it go meanwhile."""
     with _lock:
         steps = _held.get(_key(store, step))
-        return steps[-1] if steps else None
+        return steps[-1].share() if steps else None
 
 
 @contextlib.contextmanager
@@ -64,16 +64,13 @@ def opened(path: PathLike) -> Iterator[tuple[_native.Step, str | None]]:
     FileNotFoundError
         There is no checkpoint.
     """
-    found = None
     try:
         step, item = _native.open_checkpoint(os.fspath(path))
     except FileNotFoundError:
         found = _find_path(os.fspath(path))
         if found is None:
             raise
-    if found is not None:
-        yield found
-        return
+        step, item = found
     try:
         yield step, item
     finally:
@@ -81,7 +78,7 @@ def opened(path: PathLike) -> Iterator[tuple[_native.Step, str | None]]:
 
 
 def _find_path(path: str) -> tuple[_native.Step, str | None] | None:
-    """The held step that STORE/STEP or STORE/STEP/ITEM names."""
+    """A share in the held step that STORE/STEP or STORE/STEP/ITEM names."""
     from stepstone.step import step_from_checkpoint_name
 
     if not _held:

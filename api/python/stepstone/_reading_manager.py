@@ -205,7 +205,6 @@ class ReadingManager(AbstractCheckpointManager):
         self, step: int | None, *, is_for_metadata: bool = False
     ) -> Iterator[_native.Step]:
         """An open step; None: the newest. Waits for it if it is being saved."""
-        held = None
         try:
             opened = self._hold(step, is_for_metadata)
         except NotFoundError:
@@ -213,9 +212,7 @@ class ReadingManager(AbstractCheckpointManager):
             held = None if step is None else _held.find(self._directory, step)
             if held is None:
                 raise
-        if held is not None:
-            yield held
-            return
+            opened = held
         try:
             yield opened
         finally:

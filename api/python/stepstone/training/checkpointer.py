@@ -32,12 +32,13 @@ from stepstone.logging import StandardLogger
 from stepstone.options import AsyncOptions, CheckpointManagerOptions, StorageOptions
 from stepstone.step import standard_name_format
 from stepstone.training import save_decision_policies
+from stepstone.training._older_names import OlderNames
 from stepstone.training._save import Saves, commit_entry
 from stepstone.training._steps import Step, Steps, step_number
 from stepstone.training.metadata import CheckpointMetadata, RootMetadata
 
 
-class Checkpointer:
+class Checkpointer(OlderNames):
     """Saves and loads the steps of a run, and decides which to save and which to keep.
 
     Use it in a `with` statement, which waits for saves in the background and raises their errors.
