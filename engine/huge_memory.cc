@@ -23,8 +23,8 @@ bool reports_free_pages() {
 }  // namespace
 
 bool huge_pages_pay() {
-  static const bool pay = !reports_free_pages();
-  return pay;
+  static const bool kPay = !reports_free_pages();
+  return kPay;
 }
 
 std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes) {

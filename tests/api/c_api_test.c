@@ -466,7 +466,7 @@ static void few_leaves_of_many_are_found_and_restored(void) {
     all[i] = to;
   }
   EXPECT_OK(stepstone_restore(step, all, kCount));
-  EXPECT(memcmp(found, values, sizeof(values)) == 0);
+  for (int i = 0; i < kCount; ++i) EXPECT(found[i] == values[i]);
   stepstone_step_free(step);
   stepstone_store_free(store);
 }
