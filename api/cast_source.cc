@@ -21,10 +21,11 @@ struct IntegerRange {
 
 // nullopt: no integers.
 std::optional<IntegerRange> range_of(DType dtype) {
+  const DTypeKind kind = info(dtype).kind;
+  if (kind != DTypeKind::kUnsigned && kind != DTypeKind::kSigned) return std::nullopt;
   const unsigned bits = info(dtype).bits;
   const std::uint64_t unsigned_max = std::numeric_limits<std::uint64_t>::max() >> (64 - bits);
-  if (info(dtype).kind == DTypeKind::kUnsigned) return IntegerRange{0, unsigned_max};
-  if (info(dtype).kind != DTypeKind::kSigned) return std::nullopt;
+  if (kind == DTypeKind::kUnsigned) return IntegerRange{0, unsigned_max};
   const std::uint64_t max = unsigned_max >> 1;
   return IntegerRange{-static_cast<std::int64_t>(max) - 1, max};
 }
