@@ -36,9 +36,7 @@ class CheckpointManager::Impl {
                     const SaveOptions& options);
   bool should_save(std::uint64_t step);
 
-  Result<void> wait_until_finished() {
-    return wait_until_finished(options_.async_options.timeout);
-  }
+  Result<void> wait_until_finished() { return wait_until_finished(options_.async_options.timeout); }
   Result<void> wait_until_finished(SaveQueue::Timeout timeout);
   Result<void> check_for_errors() { return queue_.take_error(); }
   bool is_saving_in_progress() const { return !queue_.is_empty(); }

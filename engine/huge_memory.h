@@ -8,8 +8,8 @@ namespace stepstone {
 
 // Whether memory that is about to be filled should be asked for in huge pages. Not in a virtual
 // machine whose hypervisor takes back what is free: it takes whole huge pages, and gives each back
-// in small pieces at the first touch, while small pages come from what it has left (engine/README.md
-// has figures).
+// in small pieces at the first touch, while small pages come from what it has left
+// (engine/README.md has figures).
 bool huge_pages_pay();
 
 // `size_bytes` of uninitialized memory, aligned for every dtype. Large amounts are asked of the
