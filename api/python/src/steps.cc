@@ -88,8 +88,9 @@ std::optional<Tree> read_branch(const ItemReader& reader, const args::PyTreeRest
 }
 
 Result<Tree> read(const ItemReader& reader, const args::PyTreeRestore& args) {
-  if (args.partial_restore && args.item && args.subtree.empty() && args.transforms.empty() &&
-      is_for_all_leaves(args.restore_args)) {
+  // Where the kinds of containers matter, those on the way have to be looked at, too.
+  if (args.partial_restore && args.any_container && args.item && args.subtree.empty() &&
+      args.transforms.empty() && is_for_all_leaves(args.restore_args)) {
     if (std::optional<Tree> part = read_branch(reader, args)) return *std::move(part);
   }
   return reader.read(args);

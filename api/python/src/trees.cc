@@ -213,28 +213,10 @@ class Reader {
   std::vector<nb::object>* kept_ = nullptr;
 };
 
-std::string_view kind_name(NodeKind kind) {
-  switch (kind) {
-    case NodeKind::kDict:
-      return "dict";
-    case NodeKind::kList:
-      return "list";
-    case NodeKind::kTuple:
-      return "tuple";
-    case NodeKind::kNamedTuple:
-      return "named_tuple";
-    case NodeKind::kCustom:
-      return "custom";
-    case NodeKind::kLeaf:
-      break;
-  }
-  return "leaf";
-}
-
 NodeKind kind_of(std::string_view name) {
   for (const NodeKind kind : {NodeKind::kDict, NodeKind::kList, NodeKind::kTuple,
                               NodeKind::kNamedTuple, NodeKind::kCustom}) {
-    if (kind_name(kind) == name) return kind;
+    if (to_string(kind) == name) return kind;
   }
   raise({ErrorCode::kInvalidArgument, "there is no container of the kind " + std::string(name)});
 }
@@ -314,7 +296,7 @@ class Writer {
     }
     nb::list labels;
     for (const Tree::Child& child : tree.children()) labels.append(label_to_python(child.label));
-    return make_node_(kind_name(tree.kind()), tree.type_name(), label_kind_name(tree.children()),
+    return make_node_(to_string(tree.kind()), tree.type_name(), label_kind_name(tree.children()),
                       labels, write_list(tree));
   }
 
