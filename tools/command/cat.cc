@@ -4,12 +4,25 @@
 #include <cstring>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 #include "tools/element_text.h"
 #include "tools/json_text.h"
 #include "tools/npy.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct CatArguments {
+  std::filesystem::path store;
+  std::uint64_t step = 0;
+  LeafPath leaf;
+  std::optional<std::string> item;
+  // Neither: JSON.
+  bool raw = false;
+  bool npy = false;
+  bool force = false;
+};
 
 // A leaf this large is some 10 MiB of JSON; more than that is rarely what anybody wants to see.
 constexpr std::uint64_t kJsonSizeBytesMax = std::uint64_t{1} << 20;
@@ -149,8 +162,6 @@ Result<void> write_json(const CatArguments& arguments, const StepReader& step,
   return console.output.write(json);
 }
 
-}  // namespace
-
 Result<int> run_cat(const CatArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
@@ -161,24 +172,52 @@ Result<int> run_cat(const CatArguments& arguments, Console& console) {
   }
   if (!leaf) return tl::unexpected<Error>(std::move(leaf).error());
 
-  switch (arguments.format) {
-    case CatFormat::kNpy: {
-      const auto header = [&]() -> Result<std::string> {
-        return npy_header(STEPSTONE_TRY(numpy_dtype(leaf->record)), leaf->record.shape);
-      };
-      STEPSTONE_TRY(console.output.write(
-          STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(arguments.leaf) + "'")));
-      STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
-      break;
-    }
-    case CatFormat::kRaw:
-      STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
-      break;
-    case CatFormat::kJson:
-      STEPSTONE_TRY(write_json(arguments, *step, item, *leaf, console));
-      break;
+  if (console.json) {
+    STEPSTONE_TRY(write_json(arguments, *step, item, *leaf, console));
+    return kExitOk;
   }
+  if (arguments.npy) {
+    const auto header = [&]() -> Result<std::string> {
+      return npy_header(STEPSTONE_TRY(numpy_dtype(leaf->record)), leaf->record.shape);
+    };
+    STEPSTONE_TRY(console.output.write(
+        STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(arguments.leaf) + "'")));
+  }
+  STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_cat(CommandLine& line) {
+  Verb verb(line, "cat", "Write one leaf to standard output",
+            "Every byte is checked against its hash before it is written. The path is as "
+            "`stepstone show`\n"
+            "shows it; quote it for the shell.\n\n"
+            "Examples:\n"
+            "  stepstone cat run 100 params/layer0/kernel --json\n"
+            "  stepstone cat run 100 params/layer0/kernel --npy > kernel.npy\n"
+            "  stepstone cat run 100 'layers[3]/w' --raw | xxd | head");
+  const auto arguments = std::make_shared<CatArguments>();
+  verb.add_store(arguments->store);
+  verb.add_step(arguments->step);
+  verb.add_text({.names = "LEAF",
+                 .description = "The leaf's path, as in params/layer0/kernel",
+                 .is_required = true},
+                [arguments](const std::string& text) -> std::string {
+                  Result<LeafPath> path = parse_path(text);
+                  if (!path) return path.error().message;
+                  arguments->leaf = *std::move(path);
+                  return {};
+                });
+  verb.add_item(arguments->item);
+  verb.add_flag("--raw", "The bytes as they were saved, little-endian", arguments->raw);
+  verb.add_flag("--npy", "A .npy file for numpy.load; not for dtypes that numpy lacks",
+                arguments->npy);
+  verb.add_flag("--json", "Dtype, shape and values in JSON; up to 1 MiB of data", line.json);
+  verb.choose_one("Format", {"--raw", "--npy", "--json"}, /*is_required=*/true);
+  verb.add_flag("--force", "With --json: however large the leaf is", arguments->force);
+  verb.on_run([arguments](Console& console) { return run_cat(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

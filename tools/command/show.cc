@@ -7,9 +7,17 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct ShowArguments {
+  std::filesystem::path store;
+  std::uint64_t step = 0;
+  std::optional<std::string> item;
+};
 
 // A leaf record, or why there is none.
 using LeafDescription = Result<LeafRecord>;
@@ -148,8 +156,6 @@ nlohmann::ordered_json text_or_null(const std::string& text) {
   return printable(text);
 }
 
-}  // namespace
-
 Result<int> run_show(const ShowArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
@@ -189,6 +195,25 @@ Result<int> run_show(const ShowArguments& arguments, Console& console) {
   text += damaged_count == 0 ? "\n" : fmt::format("; {} damaged\n", damaged_count);
   STEPSTONE_TRY(console.output.write(text));
   return damaged_count == 0 ? kExitOk : kExitFailed;
+}
+
+}  // namespace
+
+void add_show(CommandLine& line) {
+  Verb verb(line, "show", "Show the tree of an item: path, type, shape and size of each leaf",
+            "A path as shown is what `stepstone cat` takes: names joined by '/', layers[3] for a "
+            "place in\n"
+            "a list, {7} for a number as a key, .mu for an attribute; a backslash makes a special\n"
+            "character plain and \\xHH stands for a byte that is not printable.\n\n"
+            "Examples:\n"
+            "  stepstone show run 100\n"
+            "  stepstone show run 100 --item state");
+  const auto arguments = std::make_shared<ShowArguments>();
+  verb.add_store(arguments->store);
+  verb.add_step(arguments->step);
+  verb.add_item(arguments->item);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_show(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

@@ -3,9 +3,16 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct VerifyArguments {
+  std::filesystem::path store;
+  std::optional<std::uint64_t> step;
+};
 
 nlohmann::ordered_json to_json(const Damage& damage) {
   nlohmann::ordered_json json = {{"step", damage.step},
@@ -25,8 +32,6 @@ std::string to_line(const Damage& damage) {
   const std::string message = printable(damage.message);
   return message.starts_with(place) ? message : place + ": " + message;
 }
-
-}  // namespace
 
 Result<int> run_verify(const VerifyArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
@@ -59,6 +64,24 @@ Result<int> run_verify(const VerifyArguments& arguments, Console& console) {
     STEPSTONE_TRY(console.output.write(text));
   }
   return report.damages.empty() ? kExitOk : kExitFailed;
+}
+
+}  // namespace
+
+void add_verify(CommandLine& line) {
+  Verb verb(
+      line, "verify", "Read every byte and check it against its hash",
+      "Writes one line for each damage, naming step, item and leaf, and exits with 1 if there is\n"
+      "any. What is not named can still be read.\n\n"
+      "Examples:\n"
+      "  stepstone verify run\n"
+      "  stepstone verify run --step 100");
+  const auto arguments = std::make_shared<VerifyArguments>();
+  verb.add_store(arguments->store);
+  verb.add_step({.names = "--step", .description = "Only this step", .type_name = "N"},
+                arguments->step);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_verify(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

@@ -1,0 +1,26 @@
+#pragma once
+// The tool's verbs. Each says its command line, and keeps to itself what it does; a new one is a
+// file with such a function, and its name here twice.
+
+namespace stepstone::tool {
+
+struct CommandLine;
+
+void add_import(CommandLine& line);
+void add_ls(CommandLine& line);
+void add_du(CommandLine& line);
+void add_show(CommandLine& line);
+void add_cat(CommandLine& line);
+void add_export(CommandLine& line);
+void add_verify(CommandLine& line);
+void add_rm(CommandLine& line);
+void add_recompress(CommandLine& line);
+void add_bench(CommandLine& line);
+
+// In the order in which the help lists them.
+inline constexpr void (*kVerbs[])(CommandLine& line) = {
+    add_import, add_ls,     add_du, add_show,       add_cat,
+    add_export, add_verify, add_rm, add_recompress, add_bench,
+};
+
+}  // namespace stepstone::tool
