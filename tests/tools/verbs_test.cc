@@ -408,6 +408,124 @@ TEST_F(VerbsTest, WatchTellsOfStepsAsTheyCome) {
   EXPECT_EQ(told, (std::vector<std::uint64_t>{1, 2, 3}));
 }
 
+TEST_F(VerbsTest, CatGivesSlicesAsPythonDoes) {
+  std::vector<float> values(24);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  save_tree(path("run"), 1,
+            Tree::dict({{"w", Array::copy_of<float>(values, {2, 3, 4}).value()},
+                        {"list", Tree::list({Tree(floats({5})), Tree(floats({6, 7}))})},
+                        {"n", 3}}));
+  struct Case {
+    std::string leaf;
+    json shape;
+    json values;
+  };
+  const std::vector<Case> cases = {
+      {"w[0,0]", {4}, {0.0, 1.0, 2.0, 3.0}},
+      {"w[1,-1,1:3]", {2}, {21.0, 22.0}},
+      {"w[:,1,0]", {2}, {4.0, 16.0}},
+      {"w[..., -1]", {2, 3}, {3.0, 7.0, 11.0, 15.0, 19.0, 23.0}},
+      {"w[-1:, 2:, :2]", {1, 1, 2}, {20.0, 21.0}},
+      {"w[0,0,9:]", {0}, json::array()},
+      {"w[1,2,3]", json::array(), {23.0}},
+      // A place in a list is a path; behind it stands a slice.
+      {"list[1]", {2}, {6.0, 7.0}},
+      {"list[1][0]", json::array(), {6.0}},
+  };
+  for (const Case& example : cases) {
+    SCOPED_TRACE(example.leaf);
+    const json answer = answer_of({"cat", store(), "1", example.leaf});
+    EXPECT_EQ(answer["shape"], example.shape);
+    EXPECT_EQ(answer["values"], example.values);
+  }
+  EXPECT_EQ(answer_of({"cat", store(), "1", "w[0,1:,:]"})["slice"], json({{0, 1}, {1, 3}, {0, 4}}));
+  const std::string npy = text_of({"cat", store(), "1", "w[0]", "--npy"});
+  EXPECT_NE(npy.find("'shape': (3, 4), "), std::string::npos);
+  EXPECT_EQ(text_of({"cat", store(), "1", "w[1,1,1]", "--raw"}),
+            std::string("\x00\x00\x88\x41", 4));
+  for (const char* const leaf :
+       {"w[0:4:2]", "w[2]", "w[-3]", "w[0,0,0,0]", "w[]", "n[0]", "w[...,...]"}) {
+    const CommandResult refused = run_stepstone({"cat", store(), "1", leaf, "--raw"});
+    EXPECT_EQ(refused.exit_code, 1) << leaf;
+    EXPECT_EQ(refused.output, "");
+  }
+  const json missing = answer_of({"cat", store(), "1", "none[0]"}, 1);
+  EXPECT_EQ(missing["error"]["code"], "not_found");
+  EXPECT_EQ(run_stepstone({"cat", store(), "1", "w[x]", "--raw"}).exit_code, 2);
+}
+
+TEST_F(VerbsTest, CatOfALargeSliceIsItsBytes) {
+  std::vector<float> values(4'000'000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  save_tree(path("run"), 1, Array::copy_of<float>(values, {2000, 2000}).value());
+  const std::string bytes = text_of({"cat", store(), "1", "[:,500:1500]", "--raw"});
+  ASSERT_EQ(bytes.size(), 2000U * 1000 * 4);
+  for (std::size_t row = 0; row < 2000; row += 199) {
+    EXPECT_EQ(std::memcmp(bytes.data() + row * 4000, values.data() + row * 2000 + 500, 4000), 0)
+        << row;
+  }
+}
+
+TEST_F(VerbsTest, ShowTellsOfSelectedLeavesAndWhatIsAboveThem) {
+  save_tree(path("run"), 1,
+            Tree::dict({{"a", Tree::dict({{"w", floats({1})}, {"b", floats({1})}})},
+                        {"c", Tree::dict({{"d", floats({1})}})}}));
+  const json answer = answer_of({"show", store(), "1", "-l", "*/w"});
+  EXPECT_EQ(answer["leaf_count"], 1);
+  EXPECT_EQ(answer["size_bytes"], 4);
+  ASSERT_EQ(answer["leaves"].size(), 1U);
+  EXPECT_EQ(answer["leaves"][0]["path"], "a/w");
+  ASSERT_EQ(answer["containers"].size(), 2U);
+  EXPECT_EQ(answer["containers"][1]["path"], "a");
+  const std::string text = text_of({"show", store(), "1", "-x", "a"});
+  EXPECT_NE(text.find("c/d"), std::string::npos);
+  EXPECT_EQ(text.find("a/w"), std::string::npos);
+  expect_failure({"show", store(), "1", "-l", "zzz"}, 1, "not_found", "selected");
+}
+
+TEST_F(VerbsTest, CopyMakesTheSameStepsElsewhere) {
+  for (const std::uint64_t step : {1U, 2U, 3U}) {
+    save_tree(path("run"), step, params({1, static_cast<float>(step)}, {2}),
+              {.metrics = R"({"loss": 1})"});
+  }
+  const json answer = answer_of({"copy", store(), store("copy"), "--steps", "1,3"});
+  EXPECT_EQ(answer["step_count"], 2);
+  EXPECT_EQ(answer["skipped_count"], 0);
+  EXPECT_EQ(answer["leaf_count"], 4);
+  EXPECT_EQ(answer_of({"diff", at(3), at(3, "copy")})["equal"], true);
+  EXPECT_EQ(answer_of({"show", store("copy"), "1"})["metrics"], R"({"loss": 1})");
+  expect_failure({"copy", store(), store("copy")}, 1, "already_exists", "");
+  EXPECT_EQ(answer_of({"ls", store("copy")})["steps"].size(), 2U);
+  EXPECT_NE(text_of({"copy", store(), store("copy"), "--skip-existing"}).find("2 there already"),
+            std::string::npos);
+  EXPECT_EQ(answer_of({"ls", store("copy")})["steps"].size(), 3U);
+  EXPECT_EQ(answer_of({"copy", store(), store("copy"), "--overwrite"})["step_count"], 3);
+  EXPECT_EQ(answer_of({"copy", store(), store(), "--steps", "3", "--as", "9"})["step_count"], 1);
+  EXPECT_EQ(answer_of({"diff", at(3), "9"})["equal"], true);
+}
+
+TEST_F(VerbsTest, CopyTakesOnlyTheItemsThatAreNamed) {
+  save_step(path("run"), 1, {{"weights", params({1}, {2})}, {"optimizer", Tree(2)}});
+  answer_of({"copy", store(), store("copy"), "--item", "weights"});
+  const json items = answer_of({"ls", store("copy")})["steps"][0]["items"];
+  ASSERT_EQ(items.size(), 1U);
+  EXPECT_EQ(items[0]["name"], "weights");
+}
+
+TEST_F(VerbsTest, CopyFails) {
+  save_tree(path("run"), 1, Tree(1));
+  expect_failure({"copy", store("missing"), store("copy")}, 1, "not_found", "missing");
+  expect_failure({"copy", store(), store("copy"), "--steps", "1,7"}, 1, "not_found", "7");
+  // Nothing was made for a copy that could not be.
+  EXPECT_FALSE(std::filesystem::exists(path("copy")));
+  expect_failure({"copy", store(), store("copy"), "--overwrite", "--skip-existing"}, 2, "usage",
+                 "--skip-existing");
+  expect_quiet_when_nobody_reads({"copy", store(), store("copy")});
+  const auto writer = Store::open(path("copy"), {});
+  ASSERT_TRUE(writer.has_value());
+  expect_failure({"copy", store(), store("copy"), "--overwrite"}, 1, "busy", "");
+}
+
 TEST_F(VerbsTest, CompletionKnowsEveryVerbAndOption) {
   const std::string help = text_of({"--help"});
   for (const char* const shell : {"bash", "zsh", "fish"}) {

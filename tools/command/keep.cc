@@ -192,20 +192,11 @@ void add_keep(CommandLine& line) {
   verb.add_number(
       {.names = "--every", .description = "Keep the steps that N divides", .type_name = "N"},
       arguments->every, 1);
-  verb.add_texts(
+  verb.add_step_lists(
       {.names = "--steps",
        .description = "Keep these steps, which must be there; may be given several times",
        .type_name = "STEP,..."},
-      [arguments](const std::string& text) -> std::string {
-        for (std::size_t begin = 0; begin <= text.size();) {
-          const std::size_t end = std::min(text.find(',', begin), text.size());
-          const auto step = parse_step(std::string_view(text).substr(begin, end - begin));
-          if (!step) return fmt::format("'{}' is not a list of steps, such as 100,200", text);
-          arguments->steps.push_back(*step);
-          begin = end + 1;
-        }
-        return {};
-      });
+      arguments->steps);
   verb.add_text({.names = "--best",
                  .description = "Keep the best by the number at this path of the metrics; steps "
                                 "without it are not among them",

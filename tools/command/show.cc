@@ -9,6 +9,7 @@
 #include "tools/command/command.h"
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
+#include "tools/leaf_selection.h"
 
 namespace stepstone::tool {
 namespace {
@@ -17,6 +18,7 @@ struct ShowArguments {
   std::filesystem::path store;
   std::uint64_t step = 0;
   std::optional<std::string> item;
+  LeafPatterns patterns;
 };
 
 // A leaf record, or why there is none.
@@ -124,35 +126,65 @@ class JsonListing final : public Listing {
   nlohmann::ordered_json leaves_ = nlohmann::ordered_json::array();
 };
 
-// Returns how many leaves could not be described.
-Result<std::size_t> walk(const TreeStructure& structure, const LeafRecords& records,
-                         Listing& listing) {
+struct Container {
   LeafPath path;
-  std::size_t damaged_count = 0;
+  NodeKind kind = NodeKind::kDict;
+  std::string type_name;
+  std::uint32_t child_count = 0;
+};
+
+struct Walked {
+  std::size_t damaged_count = 0;  // Leaves that could not be described.
+  // Of the selected leaves.
+  std::uint64_t leaf_count = 0;
+  std::uint64_t size_bytes = 0;
+};
+
+Result<Walked> walk(const TreeStructure& structure, const LeafRecords& records,
+                    const LeafSelection& selection, Listing& listing) {
+  LeafPath path;
+  Walked walked;
+  // Containers that are only shown if a leaf below them is.
+  std::vector<Container> pending;
+  const auto show_pending = [&] {
+    for (const Container& container : pending) {
+      listing.add_container(container.path, container.kind, container.type_name,
+                            container.child_count);
+    }
+    pending.clear();
+  };
   const auto enter = [&](NodeKind kind, const PathComponent* label, std::string_view type_name,
                          std::uint32_t child_count) -> Result<void> {
     if (label != nullptr) path.push_back(*label);
-    if (kind != NodeKind::kLeaf) listing.add_container(path, kind, type_name, child_count);
+    if (kind != NodeKind::kLeaf)
+      pending.push_back({path, kind, std::string(type_name), child_count});
+    if (selection.selects_all()) show_pending();
     return {};
   };
   const auto leaf = [&](const std::string& encoded_path) -> Result<void> {
-    const LeafDescription description = records.find(encoded_path);
-    // A leaf that the structure has and the records lack is damage too; failing to read is not.
-    if (!description && description.error().code != ErrorCode::kCorrupt &&
-        description.error().code != ErrorCode::kNotFound) {
-      return tl::unexpected<Error>(description.error());
+    if (selection.selects(path, to_text(path))) {
+      const LeafDescription description = records.find(encoded_path);
+      // A leaf that the structure has and the records lack is damage too; failing to read is not.
+      if (!description && description.error().code != ErrorCode::kCorrupt &&
+          description.error().code != ErrorCode::kNotFound) {
+        return tl::unexpected<Error>(description.error());
+      }
+      if (!description) ++walked.damaged_count;
+      ++walked.leaf_count;
+      if (description) walked.size_bytes += description->size_bytes;
+      show_pending();
+      listing.add_leaf(path, description);
     }
-    if (!description) ++damaged_count;
-    listing.add_leaf(path, description);
     if (!path.empty()) path.pop_back();
     return {};
   };
   const auto leave = [&](NodeKind) -> Result<void> {
+    if (!pending.empty() && pending.back().path == path) pending.pop_back();
     if (!path.empty()) path.pop_back();
     return {};
   };
   STEPSTONE_TRY(visit(structure, {.enter = enter, .leaf = leaf, .leave = leave}));
-  return damaged_count;
+  return walked;
 }
 
 nlohmann::ordered_json text_or_null(const std::string& text) {
@@ -161,15 +193,22 @@ nlohmann::ordered_json text_or_null(const std::string& text) {
 }
 
 Result<int> run_show(const ShowArguments& arguments, Console& console) {
+  const LeafSelection selection = STEPSTONE_TRY(LeafSelection::compile(arguments.patterns));
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
   const std::string item = STEPSTONE_TRY(choose_item(step->record(), arguments.item));
   const ItemRecord record = STEPSTONE_TRY(step->read_item(item));
   const LeafRecords leaves(*step, item);
+  const auto check_found = [&](const Walked& walked) -> Result<void> {
+    if (walked.leaf_count != 0 || selection.selects_all()) return {};
+    return fail(ErrorCode::kNotFound, fmt::format("step {} item '{}' has no leaf that is selected",
+                                                  arguments.step, printable(item)));
+  };
 
   if (console.json) {
     JsonListing listing;
-    const std::size_t damaged_count = STEPSTONE_TRY(walk(record.structure, leaves, listing));
+    const Walked walked = STEPSTONE_TRY(walk(record.structure, leaves, selection, listing));
+    STEPSTONE_TRY(check_found(walked));
     const nlohmann::ordered_json answer = {
         {"store", printable(arguments.store.native())},
         {"step", arguments.step},
@@ -179,26 +218,27 @@ Result<int> run_show(const ShowArguments& arguments, Console& console) {
         {"item", printable(item)},
         {"handler", printable(record.handler)},
         {"item_metadata", text_or_null(record.custom_metadata)},
-        {"leaf_count", record.leaf_count},
-        {"size_bytes", record.size_bytes},
-        {"damaged_count", damaged_count},
+        {"leaf_count", walked.leaf_count},
+        {"size_bytes", walked.size_bytes},
+        {"damaged_count", walked.damaged_count},
         {"containers", listing.take_containers()},
         {"leaves", listing.take_leaves()}};
     STEPSTONE_TRY(console.output.write(answer.dump() + "\n"));
-    return damaged_count == 0 ? kExitOk : kExitFailed;
+    return walked.damaged_count == 0 ? kExitOk : kExitFailed;
   }
 
   TextListing listing;
-  const std::size_t damaged_count = STEPSTONE_TRY(walk(record.structure, leaves, listing));
+  const Walked walked = STEPSTONE_TRY(walk(record.structure, leaves, selection, listing));
+  STEPSTONE_TRY(check_found(walked));
   std::string text =
       fmt::format("step {}, item '{}' ({}), committed {} UTC\n", arguments.step, printable(item),
                   printable(record.handler), format_time(step->record().committed_unix_ns));
   text += listing.to_text(console.color);
-  text += fmt::format("{}, {}", format_count(record.leaf_count, "leaf", "leaves"),
-                      format_size(record.size_bytes));
-  text += damaged_count == 0 ? "\n" : fmt::format("; {} damaged\n", damaged_count);
+  text += fmt::format("{}, {}", format_count(walked.leaf_count, "leaf", "leaves"),
+                      format_size(walked.size_bytes));
+  text += walked.damaged_count == 0 ? "\n" : fmt::format("; {} damaged\n", walked.damaged_count);
   STEPSTONE_TRY(console.output.write(text));
-  return damaged_count == 0 ? kExitOk : kExitFailed;
+  return walked.damaged_count == 0 ? kExitOk : kExitFailed;
 }
 
 }  // namespace
@@ -211,11 +251,13 @@ void add_show(CommandLine& line) {
             "character plain and \\xHH stands for a byte that is not printable.\n\n"
             "Examples:\n"
             "  stepstone show run 100\n"
-            "  stepstone show run 100 --item state");
+            "  stepstone show run 100 --item state\n"
+            "  stepstone show run 100 --leaves 'params/*/kernel'");
   const auto arguments = std::make_shared<ShowArguments>();
   verb.add_store(arguments->store);
   verb.add_step(arguments->step);
   verb.add_item(arguments->item);
+  verb.add_leaves(arguments->patterns);
   verb.add_json();
   verb.on_run([arguments](Console& console) { return run_show(*arguments, console); });
 }

@@ -105,6 +105,19 @@ void Verb::add_steps(const Argument& argument, std::vector<std::uint64_t>& steps
   });
 }
 
+void Verb::add_step_lists(const Argument& argument, std::vector<std::uint64_t>& steps) {
+  add_texts(argument, [&steps](const std::string& text) -> std::string {
+    for (std::size_t begin = 0; begin <= text.size();) {
+      const std::size_t end = std::min(text.find(',', begin), text.size());
+      const auto step = parse_step(std::string_view(text).substr(begin, end - begin));
+      if (!step) return fmt::format("'{}' is not a list of steps, such as 100,200", text);
+      steps.push_back(*step);
+      begin = end + 1;
+    }
+    return {};
+  });
+}
+
 void Verb::add_step(const Argument& argument, std::optional<std::uint64_t>& step) {
   add_text(argument, [&step](const std::string& text) {
     step = parse_step(text);

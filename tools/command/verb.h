@@ -75,6 +75,8 @@ class Verb {
   void add_steps(const Argument& argument, std::vector<std::uint64_t>& steps);
   void add_step(const Argument& argument, std::uint64_t& step);
   void add_step(const Argument& argument, std::optional<std::uint64_t>& step);
+  // "100,200", any number of times.
+  void add_step_lists(const Argument& argument, std::vector<std::uint64_t>& steps);
   void add_item(std::optional<std::string>& item);
   // --leaves, --exclude and --regex: see LeafPatterns.
   void add_leaves(LeafPatterns& patterns);

@@ -14,6 +14,7 @@ void add_cat(CommandLine& line);
 void add_diff(CommandLine& line);
 void add_stats(CommandLine& line);
 void add_watch(CommandLine& line);
+void add_copy(CommandLine& line);
 void add_export(CommandLine& line);
 void add_verify(CommandLine& line);
 void add_rm(CommandLine& line);
@@ -26,9 +27,9 @@ void add_man(CommandLine& line);
 
 // In the order in which the help lists them.
 inline constexpr void (*kVerbs[])(CommandLine& line) = {
-    add_import, add_ls,         add_du,     add_show,       add_cat, add_diff,
-    add_stats,  add_watch,      add_export, add_verify,     add_rm,  add_keep,
-    add_gc,     add_recompress, add_bench,  add_completion, add_man,
+    add_import, add_ls,    add_du,         add_show,   add_cat,        add_diff,
+    add_stats,  add_watch, add_copy,       add_export, add_verify,     add_rm,
+    add_keep,   add_gc,    add_recompress, add_bench,  add_completion, add_man,
 };
 
 }  // namespace stepstone::tool
