@@ -15,11 +15,21 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 #include "tools/safetensors.h"
 #include "tools/system.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct ExportArguments {
+  std::filesystem::path store;
+  std::uint64_t step = 0;
+  std::filesystem::path file;
+  std::optional<std::string> item;
+  bool force = false;
+};
 
 // While it lives, SIGINT, SIGTERM and SIGHUP only set a flag, so that an interrupted export can
 // remove its temporary file. A signal that is ignored (nohup) stays so.
@@ -239,8 +249,6 @@ Result<void> write_file(const StepReader& step, const std::string& item, const C
   return file.publish();
 }
 
-}  // namespace
-
 Result<int> run_export(const ExportArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
@@ -271,6 +279,32 @@ Result<int> run_export(const ExportArguments& arguments, Console& console) {
       "exported {} to {}, {}\n", format_count(contents.tensors.size(), "tensor", "tensors"),
       printable(arguments.file.native()), format_size(size_bytes))));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_export(CommandLine& line) {
+  Verb verb(line, "export", "Write an item as a safetensors file",
+            "Leaves must be arrays of dtypes that safetensors has. The parts of a path are joined "
+            "by '.'.\n"
+            "A file that the safetensors library wrote, imported and exported, is the same byte "
+            "for byte.\n"
+            "The file appears under its name when it is whole and on the disk.\n\n"
+            "Examples:\n"
+            "  stepstone export run 100 -o model.safetensors\n"
+            "  stepstone export run 100 -o model.safetensors --force    replace the file");
+  const auto arguments = std::make_shared<ExportArguments>();
+  verb.add_store(arguments->store);
+  verb.add_step(arguments->step);
+  verb.add_path({.names = "-o,--output",
+                 .description = "The file to write",
+                 .type_name = "FILE",
+                 .is_required = true},
+                arguments->file);
+  verb.add_item(arguments->item);
+  verb.add_flag("--force", "Replace the file if it is there already", arguments->force);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_export(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

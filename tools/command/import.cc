@@ -6,11 +6,22 @@
 
 #include <nlohmann/json.hpp>
 
+#include "format/limits.h"
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 #include "tools/safetensors.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct ImportArguments {
+  std::filesystem::path file;
+  std::filesystem::path store;
+  std::uint64_t step = 0;
+  std::string item = "default";
+  bool overwrite = false;
+};
 
 class TensorSource final : public LeafSource {
  public:
@@ -75,7 +86,11 @@ Result<StepRecord> save(const ImportArguments& arguments,
   return (*writer)->commit();
 }
 
-}  // namespace
+std::string check_name(const std::string& name) {
+  if (name.size() <= limits::kNameSizeBytesMax) return {};
+  return fmt::format("a name of {} bytes is over the limit of {}", name.size(),
+                     limits::kNameSizeBytesMax);
+}
 
 Result<int> run_import(const ImportArguments& arguments, Console& console) {
   const auto file = STEPSTONE_TRY(SafetensorsFile::open(arguments.file));
@@ -101,6 +116,41 @@ Result<int> run_import(const ImportArguments& arguments, Console& console) {
                   format_count(leaf_count, "tensor", "tensors"), format_size(record.size_bytes),
                   arguments.step, printable(arguments.store.native()), printable(arguments.item))));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_import(CommandLine& line) {
+  Verb verb(line, "import", "Save a safetensors file as a step",
+            "The store is created if it is missing. Each tensor becomes a leaf under its name; the "
+            "file's\n"
+            "__metadata__ is kept. When the command ends well, the step survives power loss; when "
+            "it does\n"
+            "not, the store is as it was before.\n\n"
+            "Examples:\n"
+            "  stepstone import model.safetensors run --step 0\n"
+            "  stepstone import model.safetensors run --step 0 --overwrite   replace step 0");
+  const auto arguments = std::make_shared<ImportArguments>();
+  verb.add_path({.names = "FILE", .description = "The safetensors file", .is_required = true},
+                arguments->file);
+  verb.add_store(arguments->store);
+  verb.add_step({.names = "--step",
+                 .description = "The number of the step to save",
+                 .type_name = "N",
+                 .is_required = true},
+                arguments->step);
+  verb.add_text({.names = "--item",
+                 .description = "The name of the item to save",
+                 .type_name = "NAME",
+                 .default_text = arguments->item},
+                [arguments](const std::string& name) {
+                  arguments->item = name;
+                  return check_name(name);
+                });
+  verb.add_flag("--overwrite", "Replace the step, all of its items, if it is there already",
+                arguments->overwrite);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_import(*arguments, console); });
 }
 
 }  // namespace stepstone::tool
