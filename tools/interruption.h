@@ -1,21 +1,24 @@
 #pragma once
-// Ctrl-C and its like, for verbs that have something to clean up.
+// Ctrl-C, as something that a verb can end on in good order.
+
+#include <signal.h>
 
 #include <array>
 #include <csignal>
 #include <cstddef>
 
-#include "format/error.h"
-
 namespace stepstone::tool {
 
-// While it lives, SIGINT, SIGTERM and SIGHUP only set a flag, so that an interrupted verb can
-// remove what it has begun. A signal that is ignored (nohup) stays so. One at a time.
+// While it lives, SIGINT, SIGTERM and SIGHUP do not end the process: they are only noted, once and
+// for all, unless they were ignored before. The second of one kind ends the process, as ever. One
+// at a time; was_interrupted() from any thread.
 class InterruptionGuard {
  public:
   InterruptionGuard() {
     struct sigaction action = {};
     action.sa_handler = [](int) { signal_seen = 1; };
+    // The handler is gone after the first.
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
     for (std::size_t i = 0; i < kSignals.size(); ++i) {
       ::sigaction(kSignals[i], nullptr, &previous_[i]);
       if (previous_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
@@ -29,11 +32,7 @@ class InterruptionGuard {
   InterruptionGuard(const InterruptionGuard&) = delete;
   InterruptionGuard& operator=(const InterruptionGuard&) = delete;
 
-  // kIo: one of the signals came.
-  static Result<void> check() {
-    if (signal_seen != 0) return fail(ErrorCode::kIo, "interrupted");
-    return {};
-  }
+  static bool was_interrupted() { return signal_seen != 0; }
 
  private:
   static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
