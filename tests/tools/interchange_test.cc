@@ -235,6 +235,58 @@ TEST_F(InterchangeTest, GgufFilesHaveTheirTensorsAlignedAndTheFastestAxisFirst) 
   EXPECT_EQ(last, 4);
 }
 
+TEST_F(InterchangeTest, PortableFilesCarryStepsWholeOrInPart) {
+  const Tree weights = Tree::dict({{"w", floats({1, 0.333333343F})}, {"b", floats({2})}});
+  save_step(path("run"), 3, {{"params", weights}, {"opt", Tree::dict({{"mu", floats({9})}})}});
+  save_step(path("run"), 5, {{"params", weights}});
+  const std::string file = path("run.stone");
+  ASSERT_EQ(run_stepstone({"export", store(), "-o", file}).exit_code, 0);
+  const json all = json::parse(run_stepstone({"ls", file, "--json"}).output)["steps"];
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0]["items"].size(), 2U);
+  EXPECT_NE(run_stepstone({"export", store(), "-o", file}).error.find("--force"),
+            std::string::npos);
+
+  ASSERT_EQ(run_stepstone({"import", file, path("copy")}).exit_code, 0);
+  EXPECT_EQ(json::parse(run_stepstone({"diff", path("run").native() + ":5",
+                                       path("copy").native() + ":5", "--json"})
+                            .output)["equal"],
+            true);
+  EXPECT_NE(run_stepstone({"import", file, path("copy")}).error.find("--skip-existing"),
+            std::string::npos);
+  const json again = json::parse(
+      run_stepstone({"import", file, path("copy"), "--skip-existing", "--json"}).output);
+  EXPECT_EQ(again["skipped_count"], 2);
+
+  // A part of one step, cast, under another number.
+  const std::string part = path("part.stone");
+  ASSERT_EQ(run_stepstone({"export", store(), "3", "-o", part, "--item", "params", "--leaves", "w",
+                           "--cast", "bfloat16"})
+                .exit_code,
+            0);
+  ASSERT_EQ(run_stepstone({"import", part, path("copy"), "--step", "9"}).exit_code, 0);
+  const json shown = json::parse(run_stepstone({"show", path("copy"), "9", "--json"}).output);
+  ASSERT_EQ(shown["leaves"].size(), 1U);
+  EXPECT_EQ(shown["leaves"][0]["path"], "w");
+  EXPECT_EQ(shown["leaves"][0]["dtype"], "bfloat16");
+  // Any verb reads a portable file, and so does an export.
+  EXPECT_EQ(
+      run_stepstone({"export", part, "3", "-o", path("w.npz"), "--cast", "float16"}).exit_code, 1);
+  EXPECT_EQ(run_stepstone({"export", part, "3", "-o", path("w.pt")}).exit_code, 0);
+  EXPECT_NE(run_stepstone({"export", store(), "-o", path("w.pt")}).error.find("one step"),
+            std::string::npos);
+}
+
+TEST_F(InterchangeTest, AListInAPortableFileIsWholeOrNotThere) {
+  save_tree(path("run"), 0, Tree::dict({{"l", Tree::list({floats({1}), floats({2})})}}));
+  const std::string file = path("x.stone");
+  EXPECT_NE(
+      run_stepstone({"export", store(), "0", "-o", file, "--leaves", "l[1]"}).error.find("list"),
+      std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(file));
+  EXPECT_EQ(run_stepstone({"export", store(), "0", "-o", file, "--leaves", "l"}).exit_code, 0);
+}
+
 // Against the obvious way: one element at a time.
 TEST(StridedSource, GivesAnyRangeOfAnyViewAsElementByElement) {
   const std::uint64_t seed = std::random_device()();

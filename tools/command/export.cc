@@ -1,5 +1,6 @@
-// An item becomes a file of another format. Everything that can be wrong with the item is found
-// before the file is begun, and the file gets its name only when its bytes are on the disk.
+// An item becomes a file of another format, or steps become a portable file. Everything that can be
+// wrong with the item is found before the file is begun, and the file gets its name only when its
+// bytes are on the disk.
 #include <fmt/format.h>
 
 #include <array>
@@ -7,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "api/cast_source.h"
 #include "tools/command/command.h"
+#include "tools/command/portable.h"
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
 #include "tools/formats/formats.h"
@@ -16,15 +17,17 @@
 #include "tools/interruption.h"
 #include "tools/leaf_pieces.h"
 #include "tools/leaf_selection.h"
+#include "tools/transfer_choice.h"
 
 namespace stepstone::tool {
 namespace {
 
 struct ExportArguments {
   std::filesystem::path store;
-  std::uint64_t step = 0;
+  std::vector<std::uint64_t> steps;
   std::filesystem::path file;
   std::optional<std::string> item;
+  bool is_portable = false;        // --format stone.
   const Format* format = nullptr;  // Null: to be told from the file's name.
   LeafPatterns patterns;
   std::optional<DType> cast_to;
@@ -64,16 +67,12 @@ ContentLeaf to_content(const std::shared_ptr<const StepReader>& step, const std:
   return leaf;
 }
 
-// float32 and float64 alone: what is smaller already, or no floating-point number, stays.
 Result<void> cast_leaf(DType to, ContentLeaf& leaf) {
   const std::optional<DType> from = leaf.info.dtype;
-  if (from != DType::kFloat32 && from != DType::kFloat64) return {};
-  const std::uint64_t count = STEPSTONE_TRY(element_count(leaf.info.shape));
+  STEPSTONE_TRY(cast_floats(to, leaf.info, leaf.source));
+  if (!from || leaf.info.dtype == from) return {};
   // As much of the stored leaf for each piece as without a cast.
   leaf.piece_size_bytes = leaf.piece_size_bytes / (info(*from).bits / 8) * (info(to).bits / 8);
-  leaf.source = std::make_shared<CastSource>(std::move(leaf.source), *from, to, count, false);
-  leaf.info.dtype = to;
-  leaf.info.size_bytes = STEPSTONE_TRY(array_size_bytes(to, leaf.info.shape));
   return {};
 }
 
@@ -118,11 +117,27 @@ Result<const Format*> choose_format(const ExportArguments& arguments) {
 }
 
 Result<int> run_export(const ExportArguments& arguments, Console& console) {
+  if (arguments.is_portable || (arguments.format == nullptr && is_portable_name(arguments.file))) {
+    return export_portable({.store = arguments.store,
+                            .steps = arguments.steps,
+                            .file = arguments.file,
+                            .choice = {.item = arguments.item,
+                                       .patterns = arguments.patterns,
+                                       .cast_to = arguments.cast_to},
+                            .overwrite = arguments.force},
+                           console);
+  }
   const Format* const format = STEPSTONE_TRY(choose_format(arguments));
+  if (arguments.steps.size() != 1) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("a {} file holds one step: name one; a .stone file holds any number",
+                            format->name));
+  }
+  const std::uint64_t step_number = arguments.steps.front();
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
-  const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
+  const auto step = STEPSTONE_TRY(store->read_step(step_number));
   const std::string item = STEPSTONE_TRY(choose_item(step->record(), arguments.item));
-  const std::string place = fmt::format("step {} item '{}'", arguments.step, printable(item));
+  const std::string place = fmt::format("step {} item '{}'", step_number, printable(item));
   const Contents contents = STEPSTONE_TRY_CONTEXT(gather(arguments, step, item), place);
 
   const InterruptionGuard guard;
@@ -135,7 +150,7 @@ Result<int> run_export(const ExportArguments& arguments, Console& console) {
       .shard_size_bytes = arguments.shard_size_bytes,
       .deflate = arguments.deflate,
       .on_bytes = [&](std::uint64_t size_bytes) -> Result<void> {
-        STEPSTONE_TRY(InterruptionGuard::check());
+        if (InterruptionGuard::was_interrupted()) return fail(ErrorCode::kIo, "interrupted");
         done_bytes += size_bytes;
         progress.update(done_bytes, total_bytes);
         return {};
@@ -145,7 +160,7 @@ Result<int> run_export(const ExportArguments& arguments, Console& console) {
 
   if (console.json) {
     const nlohmann::ordered_json answer = {{"store", printable(arguments.store.native())},
-                                           {"step", arguments.step},
+                                           {"step", step_number},
                                            {"item", printable(item)},
                                            {"file", printable(written.path.native())},
                                            {"tensor_count", contents.leaves.size()},
@@ -197,25 +212,15 @@ void add_choices(Verb& verb, const std::shared_ptr<ExportArguments>& arguments) 
                      "What to write, if FILE's extension does not tell: " + writable_format_names(),
                  .type_name = "NAME"},
                 [arguments](const std::string& name) -> std::string {
+                  arguments->is_portable = name == kPortableFormatName;
+                  if (arguments->is_portable) return {};
                   arguments->format = find_format(name);
                   if (arguments->format != nullptr && arguments->format->write != nullptr) {
                     return {};
                   }
-                  return fmt::format("'{}' is not one of {}", name, writable_format_names());
+                  return fmt::format("'{}' is not one of stone, {}", name, writable_format_names());
                 });
-  const auto add_to = [](std::vector<std::string>& patterns) {
-    return [&patterns](const std::string& pattern) {
-      patterns.push_back(pattern);
-      return std::string();
-    };
-  };
-  verb.add_texts({.names = "--leaves",
-                  .description = "These leaves alone: a path, a pattern such as 'params/*'",
-                  .type_name = "PATTERN"},
-                 add_to(arguments->patterns.include));
-  verb.add_texts({.names = "--exclude", .description = "Not these leaves", .type_name = "PATTERN"},
-                 add_to(arguments->patterns.exclude));
-  verb.add_flag("--regex", "The patterns are regular expressions", arguments->patterns.is_regex);
+  verb.add_leaves(arguments->patterns);
   verb.add_text(
       {.names = "--cast",
        .description = "Leaves of float32 and float64 become bfloat16, float16 or float32",
@@ -243,8 +248,11 @@ void add_choices(Verb& verb, const std::shared_ptr<ExportArguments>& arguments) 
 }  // namespace
 
 void add_export(CommandLine& line) {
-  Verb verb(line, "export", "Write an item as a file of another format",
-            "The extension says which: .safetensors, .npy, .npz, .pt (also .pth, .bin, .ckpt) or "
+  Verb verb(line, "export", "Write steps as a portable file, or an item in another format",
+            "A .stone file holds steps as they are, whole or in part, with all that is known of "
+            "them; every\n"
+            "verb reads it like a store. Of others the extension says which: .safetensors, .npy, "
+            ".npz, .pt (also .pth, .bin, .ckpt) or "
             ".gguf; any\n"
             "other is safetensors. A .pt file keeps the tree, and torch.load reads it with "
             "weights_only=True.\n"
@@ -255,11 +263,16 @@ void add_export(CommandLine& line) {
             "Examples:\n"
             "  stepstone export run 100 -o model.safetensors\n"
             "  stepstone export run 100 -o model.safetensors --force    replace the file\n"
+            "  stepstone export run -o run.stone                        all steps\n"
+            "  stepstone export run 100 -o w.stone --item params --cast bfloat16\n"
             "  stepstone export run 100 -o weights.pt --leaves params --cast bfloat16\n"
             "  stepstone export run 100 -o model.safetensors --shard-size 5GB");
   const auto arguments = std::make_shared<ExportArguments>();
   verb.add_store(arguments->store);
-  verb.add_step(arguments->step);
+  verb.add_steps({.names = "STEP",
+                  .description = "The step's number; of a .stone file any number of them, and "
+                                 "without one all"},
+                 arguments->steps);
   verb.add_path({.names = "-o,--output",
                  .description = "The file to write",
                  .type_name = "FILE",
