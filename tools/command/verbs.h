@@ -15,12 +15,14 @@ void add_export(CommandLine& line);
 void add_verify(CommandLine& line);
 void add_rm(CommandLine& line);
 void add_recompress(CommandLine& line);
+void add_report(CommandLine& line);
+void add_serve(CommandLine& line);
 void add_bench(CommandLine& line);
 
 // In the order in which the help lists them.
 inline constexpr void (*kVerbs[])(CommandLine& line) = {
-    add_import, add_ls,     add_du, add_show,       add_cat,
-    add_export, add_verify, add_rm, add_recompress, add_bench,
+    add_import, add_ls, add_du,         add_show,   add_cat,   add_export,
+    add_verify, add_rm, add_recompress, add_report, add_serve, add_bench,
 };
 
 }  // namespace stepstone::tool
