@@ -20,7 +20,8 @@ void save_floats(const std::filesystem::path& store, std::uint64_t step,
   save_tree(store, step, Tree::dict(std::move(children)), {.metrics = metrics});
 }
 
-HttpAnswer send_to(const std::string& address, std::uint16_t port, std::string_view request) {
+HttpAnswer send_to(const std::string& address, std::uint16_t port, std::string_view request,
+                   bool ends_there) {
   const FileDescriptor connection(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in place = {};
   place.sin_family = AF_INET;
@@ -30,8 +31,7 @@ HttpAnswer send_to(const std::string& address, std::uint16_t port, std::string_v
   std::memcpy(&generic, &place, sizeof(place));
   if (::connect(connection.get(), &generic, sizeof(generic)) != 0) return {};
   write_fully(connection.get(), std::as_bytes(std::span(request)));
-  // Nothing more comes, so that a request that is none is not waited for.
-  ::shutdown(connection.get(), SHUT_WR);
+  if (ends_there) ::shutdown(connection.get(), SHUT_WR);
   std::string text;
   char buffer[65536];
   for (;;) {

@@ -27,7 +27,9 @@ struct HttpAnswer {
 };
 
 // Sends the bytes as they are to a port of `address` and reads until the other side closes.
-HttpAnswer send_to(const std::string& address, std::uint16_t port, std::string_view request);
+// `ends_there`: says that nothing more will come, so that nobody waits for it.
+HttpAnswer send_to(const std::string& address, std::uint16_t port, std::string_view request,
+                   bool ends_there = false);
 
 // GET with a Host of its own; empty: the one that the address has.
 HttpAnswer get(std::uint16_t port, const std::string& target, const std::string& host = {});

@@ -129,7 +129,7 @@ TEST_F(ServeTest, NonsenseEndsTheConnectionAndNotTheServer) {
        {std::string("\r\n\r\n"), std::string("GET\r\n\r\n"), std::string(100'000, 'A') + "\r\n\r\n",
         "GET /?token=" + std::string(20'000, 'x') + " HTTP/1.1\r\n\r\n",
         random_bytes(5000, 3) + "\r\n\r\n"}) {
-    EXPECT_NE(send_to("127.0.0.1", port(), request).status, 200);
+    EXPECT_NE(send_to("127.0.0.1", port(), request, /*ends_there=*/true).status, 200);
   }
   EXPECT_EQ(ask("/").status, 200);
 }

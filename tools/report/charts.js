@@ -124,7 +124,7 @@ function drawSizes(host, report, chosen) {
     bars.push(largest);
   }
   const yTicks = byteTicks(Math.max(1, ...bars.map((i) => size[i])));
-  const yHigh = Math.max(1, ...bars.map((i) => size[i]), yTicks[yTicks.length - 1]);
+  const yHigh = 1.06 * Math.max(1, ...bars.map((i) => size[i]));
   const {root, plot, y} = frame(host, {height: 210, yTicks, yText: byteTickText, yLow: 0, yHigh,
     xTitle: perBar > 1 ? `step (each bar: the largest of ${perBar})` : 'step'});
   const bands = bandsOf(plot, bars.length);

@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -67,7 +68,9 @@ Result<std::string> make_page(std::string_view data_json, const PageOptions& opt
     if (name == "nonce") page += nonce;
     if (name == "connect") page += options.may_connect ? "'self'" : "'none'";
     if (name == "style") page += page_parts::kStyle;
-    if (name == "script") page += page_parts::kScript;
+    if (name == "script") {
+      for (const std::string_view script : page_parts::kScripts) page += script;
+    }
     if (name == "data") append_for_html(page, data_json);
   }
 }

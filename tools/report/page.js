@@ -22,11 +22,16 @@ function showSummary(report) {
     : `${plural(report.stepCount, 'step')}, ${report.stepCount > 1 ? `${report.stepName(0)} to ` : ''}${report.stepName(last)}; newest committed ${formatTime(report.steps.committed_unix_ms[last])} UTC`;
   const tiles = [tile('Steps', formatCount(report.stepCount), `${plural(store.commit_count, 'commit')} so far`)];
   if (last >= 0) {
-    const current = report.tree;
     let elements = 0;
-    for (let leaf = 0; leaf < report.leafCount; ++leaf) if (report.isCurrent(leaf)) elements += report.elementCount(leaf);
+    const bytesOfType = new Map();
+    for (let leaf = 0; leaf < report.leafCount; ++leaf) {
+      if (!report.isCurrent(leaf)) continue;
+      elements += report.elementCount(leaf);
+      bytesOfType.set(report.typeName(leaf), (bytesOfType.get(report.typeName(leaf)) ?? 0) + report.size[leaf]);
+    }
+    const [[type, typeBytes] = ['', 0]] = [...bytesOfType].sort((a, b) => b[1] - a[1]);
     tiles.push(tile('Newest step', formatBytes(report.steps.size_bytes[last]), plural(report.steps.leaf_count[last], 'leaf', 'leaves')));
-    tiles.push(tile('Elements', formatCompact(elements), `${formatBytes(current.size)} shown here`));
+    tiles.push(tile('Elements', formatCompact(elements), type && `${formatShare(typeBytes, report.tree.size)} of the bytes ${type}`));
     const total = report.steps.size_bytes.reduce((sum, size) => sum + size, 0);
     if (store.usage) tiles.push(tile('On disk', formatBytes(store.usage.stored_bytes), `for ${formatBytes(total)} of leaves`));
     if (report.measured.length) {
