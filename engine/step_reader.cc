@@ -35,8 +35,8 @@ std::string open_path(const LeafPath& path) {
   return encoded;
 }
 
-// Less than this is read faster on one thread, and through look-ups.
-constexpr std::uint64_t kLargeSizeBytesMin = std::uint64_t{1} << 20;
+// A look-up takes longer than reading less than this.
+constexpr std::size_t kLargeChunkSizeBytesMin = std::size_t{64} << 10;
 
 }  // namespace
 
@@ -88,18 +88,8 @@ Result<void> StepReaderImpl::hold_files() const {
       with_context(to_read_error(entries->status()), step_name(record_.save.step)));
 }
 
-Result<void> StepReaderImpl::check_item(std::string_view item) const {
-  std::string names;
-  for (const ItemSummary& summary : record_.items) {
-    if (summary.name == item) return {};
-    names += (names.empty() ? "'" : ", '") + printable(summary.name) + "'";
-  }
-  return fail(ErrorCode::kNotFound, fmt::format("{} is not there; the step has {}",
-                                                item_name(record_.save.step, item), names));
-}
-
 Result<ItemRecord> StepReaderImpl::read_item(std::string_view item, const LeafPath& below) const {
-  STEPSTONE_TRY(check_item(item));
+  STEPSTONE_TRY(check_item(record_, item));
   const std::string key = item_key(record_.save, item);
   const auto decode = [&]() -> Result<ItemRecord> {
     const auto value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
@@ -115,7 +105,7 @@ Result<ItemRecord> StepReaderImpl::read_item(std::string_view item, const LeafPa
 
 Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item,
                                                             const LeafPath& below) const {
-  STEPSTONE_TRY(check_item(item));
+  STEPSTONE_TRY(check_item(record_, item));
   const std::uint64_t step = record_.save.step;
   if (record_.placement == Placement::kSmall) return look_up_leaves(item, below);
   const std::string item_prefix = region_prefix(record_.save, Region::kLeaf, item);
@@ -175,7 +165,7 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view 
 
 Result<StoredLeaf> StepReaderImpl::read_leaf(std::string_view item,
                                              std::string encoded_path) const {
-  STEPSTONE_TRY(check_item(item));
+  STEPSTONE_TRY(check_item(record_, item));
   const std::string key = leaf_key(record_.save, item, encoded_path);
   const auto decode = [&]() -> Result<LeafRecord> {
     const auto value = STEPSTONE_TRY(get(key, /*is_chunk=*/false));
@@ -298,92 +288,69 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
 Result<void> StepReaderImpl::read_bytes(std::string_view item, const StoredLeaf& leaf,
                                         std::uint64_t offset,
                                         std::span<std::byte> destination) const {
-  const std::uint64_t size_bytes = leaf.record.size_bytes;
-  if (offset > size_bytes || destination.size() > size_bytes - offset) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("{}: bytes {} to {} are not inside its {} bytes",
-                            leaf_name(record_.save.step, item, leaf.encoded_path), offset,
-                            offset + destination.size(), size_bytes));
-  }
+  STEPSTONE_TRY(check_range(record_.save.step, item, leaf, offset, destination.size()));
   const std::uint32_t chunk_size_bytes = leaf.record.chunk_size_bytes;
   while (!destination.empty()) {
     const auto chunk = static_cast<std::uint32_t>(offset / chunk_size_bytes);
     const auto begin = static_cast<std::size_t>(offset % chunk_size_bytes);
     const std::size_t size = std::min(destination.size(), leaf.record.chunk_size_at(chunk) - begin);
-    STEPSTONE_TRY(read_chunk(item, leaf, chunk, begin, destination.first(size)));
+    const auto is_read_past_rocksdb = [&] {
+      if (leaf.record.extents.empty() || size < kLargeChunkSizeBytesMin ||
+          size != leaf.record.chunk_size_at(chunk)) {
+        return false;
+      }
+      const ChunkPlace place =
+          places_of(leaf.record, record_.save, item, leaf.encoded_path, chunk, 1).front();
+      return read_chunk_at(item, leaf, chunk, place, destination.first(size));
+    };
+    if (!is_read_past_rocksdb()) {
+      STEPSTONE_TRY(read_chunk(item, leaf, chunk, begin, destination.first(size)));
+    }
     destination = destination.subspan(size);
     offset += size;
   }
   return {};
 }
 
-StepReader::StepReader(std::unique_ptr<StepReaderImpl> impl) : impl_(std::move(impl)) {}
-
-StepReader::~StepReader() = default;
-
-const StepRecord& StepReader::record() const { return impl_->record(); }
-
-Result<void> StepReader::hold_files() const { return impl_->hold_files(); }
-
-Result<ItemRecord> StepReader::read_item(std::string_view item, const LeafPath& below) const {
-  return impl_->read_item(item, below);
-}
-
-Result<std::vector<StoredLeaf>> StepReader::read_leaves(std::string_view item,
-                                                        const LeafPath& below) const {
-  return impl_->read_leaves(item, below);
-}
-
-Result<StoredLeaf> StepReader::read_leaf(std::string_view item, std::string encoded_path) const {
-  return impl_->read_leaf(item, std::move(encoded_path));
-}
-
-Result<void> StepReader::read_bytes(std::string_view item, const StoredLeaf& leaf,
-                                    std::uint64_t offset, std::span<std::byte> destination) const {
-  return impl_->read_bytes(item, leaf, offset, destination);
-}
-
-Result<void> StepReader::read_all(std::span<const ReadRequest> requests) const {
+Result<void> StepReaderImpl::read_all(std::span<const ReadRequest> requests) const {
   struct Piece {
     const ReadRequest* request;
     std::uint32_t chunk;
     ChunkPlace place;
   };
   std::vector<Piece> pieces;
-  std::uint64_t size_bytes = 0;
-  for (const ReadRequest& request : requests) {
-    if (request.destination.size() != request.leaf->record.size_bytes) {
-      return fail(
-          ErrorCode::kInvalidArgument,
-          fmt::format("{}: a destination of {} bytes for a leaf of {}",
-                      leaf_name(record().save.step, request.item, request.leaf->encoded_path),
-                      request.destination.size(), request.leaf->record.size_bytes));
-    }
-    size_bytes += request.destination.size();
-  }
+  const std::uint64_t size_bytes = STEPSTONE_TRY(check_sizes(record_.save.step, requests));
   const bool is_large = size_bytes >= kLargeSizeBytesMin;
   for (const ReadRequest& request : requests) {
     const LeafRecord& record = request.leaf->record;
     std::vector<ChunkPlace> places(record.chunk_count());
     if (is_large && !record.extents.empty()) {
-      places = places_of(record, impl_->record().save, request.item, request.leaf->encoded_path, 0,
+      places = places_of(record, record_.save, request.item, request.leaf->encoded_path, 0,
                          record.chunk_count());
     }
     for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
       pieces.push_back({&request, chunk, places[chunk]});
     }
   }
-  const unsigned thread_count = is_large ? impl_->store().thread_count() : 1;
+  const unsigned thread_count = is_large ? store_->thread_count() : 1;
   return parallel_for(thread_count, pieces.size(), [&](std::size_t i) {
     const auto& [request, chunk, place] = pieces[i];
     const LeafRecord& record = request->leaf->record;
     const auto offset = static_cast<std::size_t>(chunk) * record.chunk_size_bytes;
     const auto destination = request->destination.subspan(offset, record.chunk_size_at(chunk));
-    if (impl_->read_chunk_at(request->item, *request->leaf, chunk, place, destination)) {
+    if (read_chunk_at(request->item, *request->leaf, chunk, place, destination)) {
       return Result<void>();
     }
-    return impl_->read_chunk(request->item, *request->leaf, chunk, 0, destination);
+    return read_chunk(request->item, *request->leaf, chunk, 0, destination);
   });
+}
+
+// What RocksDB reads it gives back with its next read.
+Result<LeafView> StepReaderImpl::view(std::string_view item, const StoredLeaf& leaf,
+                                      ViewCheck /*check*/) const {
+  return fail(ErrorCode::kUnsupported,
+              leaf_name(record_.save.step, item, leaf.encoded_path) +
+                  " is in a database, where it cannot be viewed: read it, or export the step");
 }
 
 }  // namespace stepstone

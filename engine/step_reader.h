@@ -1,5 +1,5 @@
 #pragma once
-// The inside of a StepReader.
+// The inside of a StepReader of a database's step.
 
 #include <rocksdb/slice.h>
 
@@ -10,11 +10,12 @@
 #include "engine/chunk_scratch.h"
 #include "engine/segment_files.h"
 #include "engine/store.h"
+#include "engine/store_content.h"
 #include "engine/store_impl.h"
 
 namespace stepstone {
 
-class StepReaderImpl {
+class StepReaderImpl final : public StepContent {
  public:
   StepReaderImpl(std::shared_ptr<StoreImpl> store, SaveRegistry::Leased leased)
       : store_(std::move(store)),
@@ -22,20 +23,22 @@ class StepReaderImpl {
         lease_(std::move(leased.lease)),
         files_(*store_, record_) {}
 
-  const StepRecord& record() const { return record_; }
+  const StepRecord& record() const override { return record_; }
   StoreImpl& store() const { return *store_; }
 
   // The value of one key of this save, wherever the step is placed; nullopt: there is none.
   Result<std::optional<rocksdb::PinnableSlice>> get(const std::string& key, bool is_chunk) const;
 
-  Result<void> hold_files() const;
-  Result<void> check_item(std::string_view item) const;
-  Result<ItemRecord> read_item(std::string_view item, const LeafPath& below = {}) const;
+  Result<void> hold_files() const override;
+  Result<ItemRecord> read_item(std::string_view item, const LeafPath& below = {}) const override;
   Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
-                                              const LeafPath& below = {}) const;
-  Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;
+                                              const LeafPath& below = {}) const override;
+  Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const override;
   Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
-                          std::span<std::byte> destination) const;
+                          std::span<std::byte> destination) const override;
+  Result<void> read_all(std::span<const ReadRequest> requests) const override;
+  Result<LeafView> view(std::string_view item, const StoredLeaf& leaf,
+                        ViewCheck check) const override;
   // Where a chunk that has an entry of its own stands.
   std::string key_of_chunk(std::string_view item, const StoredLeaf& leaf,
                            std::uint32_t chunk) const;

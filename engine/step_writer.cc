@@ -348,6 +348,7 @@ StepRecord StepWriter::Impl::step_record() const {
   StepRecord record;
   record.save = save_;
   record.started_unix_ns = started_unix_ns_;
+  record.committed_unix_ns = options_.committed_unix_ns.value_or(0);
   record.size_bytes = size_bytes_;
   record.metrics = options_.metrics;
   record.custom_metadata = options_.custom_metadata;
@@ -736,22 +737,21 @@ Result<std::unique_ptr<StepWriter>> StepWriter::replace(std::shared_ptr<StoreImp
 
 Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
                                                       const SaveOptions& options) {
-  if (impl_ == nullptr) return fail(ErrorCode::kClosed, "the store is closed");
-  STEPSTONE_TRY(impl_->check_writable());
+  std::shared_ptr<StoreImpl> store = STEPSTONE_TRY(writable());
   if (step > limits::kStepMax) {
     return fail(ErrorCode::kLimit,
                 fmt::format("step {} is over the limit of {}", step, limits::kStepMax));
   }
   STEPSTONE_TRY_CONTEXT(check_chunk_size(options.chunk_size_bytes), fmt::format("step {}", step));
-  if (!options.overwrite && impl_->registry().find(step)) {
+  if (!options.overwrite && store->registry().find(step)) {
     return fail(ErrorCode::kAlreadyExists,
                 fmt::format("step {} exists already in {}: choose another step, or overwrite it",
-                            step, impl_->directory().string()));
+                            step, store->directory().string()));
   }
-  const std::optional<SaveId> save = impl_->registry().begin_save(step);
+  const std::optional<SaveId> save = store->registry().begin_save(step);
   if (!save) return no_generation_left();
   return std::unique_ptr<StepWriter>(
-      new StepWriter(std::make_unique<StepWriter::Impl>(impl_, *save, options)));
+      new StepWriter(std::make_unique<StepWriter::Impl>(std::move(store), *save, options)));
 }
 
 }  // namespace stepstone

@@ -1,7 +1,8 @@
 #pragma once
-// A run's checkpoints in one RocksDB directory. The engine's front door: open a Store, begin_save()
-// to write a step, read_step() to read one. engine/README.md tells the life of a save and of a
-// restore.
+// A run's checkpoints in one RocksDB directory, or in one portable file, which can only be read.
+// The engine's front door: open a Store, begin_save() to write a step, read_step() to read one;
+// engine/transfer.h copies steps between stores and files. engine/README.md tells the life of a
+// save and of a restore.
 //
 // One Store writes at a time, in one process; any number of processes may have it open read-only.
 // All methods but close() may be called from any thread. Saves may be prepared side by side; their
@@ -31,10 +32,15 @@ namespace stepstone {
 
 class Recompression;
 class Replacement;
+class StepContent;
 class StepReader;
-class StepReaderImpl;
 class StepWriter;
+class StoreContent;
 class StoreImpl;
+struct ExportCounters;
+struct ExportOptions;
+struct ImportCounters;
+struct ImportOptions;
 
 struct OpenOptions {
   bool create_if_missing = false;
@@ -42,6 +48,7 @@ struct OpenOptions {
   // that a database's files have. They are never touched.
   bool beside_other_files = false;
   bool read_only = false;  // Takes no lock. Sees the steps committed before open(), and only those.
+                           // A portable file is always read so.
   unsigned thread_count = 0;  // Of one save or verification; 0: one per processor.
   // Encodes, in the background, what the steps but the newest so many hold unencoded; once for each
   // step, but once for each open where it does not become smaller. nullopt: leaves them alone.
@@ -59,9 +66,10 @@ struct SaveOptions {
   // Damage to what is shared is damage to all that share it.
   bool share = true;
   Compression compression = Compression::kAuto;
-  std::string metrics;                          // JSON text, or empty.
-  std::string custom_metadata;                  // JSON text, or empty.
-  std::optional<std::int64_t> started_unix_ns;  // To be recorded; nullopt: now.
+  std::string metrics;                            // JSON text, or empty.
+  std::string custom_metadata;                    // JSON text, or empty.
+  std::optional<std::int64_t> started_unix_ns;    // To be recorded; nullopt: now.
+  std::optional<std::int64_t> committed_unix_ns;  // The same; nullopt: when it is committed.
 };
 
 // Which steps a commit is to make invisible: asked just before it, while no other commit can come
@@ -128,11 +136,13 @@ struct StoreUsage {
 
 class Store {
  public:
-  // kNotFound: no store there, and not asked to create one. kInvalidArgument: `directory` is
-  // something else (a file, or a directory of other things), or read_only and create_if_missing
-  // together. kBusy: open for writing elsewhere. kCorrupt: RocksDB shows less than HEAD witnessed;
-  // nothing was deleted. kUnsupported: written by a newer version. kIo, kNoSpace,
-  // kPermissionDenied, kReadOnly: from the operating system.
+  // Of a directory, or of a portable file: then every call that writes gives kReadOnly. kNotFound:
+  // no store there, and not asked to create one. kInvalidArgument: `directory` is something else
+  // (another file, or a directory of other things), or read_only and create_if_missing together, or
+  // create_if_missing where a portable file is. kBusy: open for writing elsewhere. kCorrupt:
+  // RocksDB shows less than HEAD witnessed; nothing was deleted; or the portable file is damaged.
+  // kUnsupported: written by a newer version. kIo, kNoSpace, kPermissionDenied, kReadOnly: from the
+  // operating system.
   static Result<std::unique_ptr<Store>> open(const std::filesystem::path& directory,
                                              const OpenOptions& options);
   // Closes. A StepReader or StepWriter that is still there keeps the database open until it goes.
@@ -148,7 +158,8 @@ class Store {
   std::filesystem::path directory() const;
   bool is_read_only() const;
   // Whether this shows all that has been committed: false when a store that was opened read-only
-  // has been written to since, or its files may have been moved. One small read.
+  // has been written to since, or its files may have been moved, or another portable file has taken
+  // the place of this one. One small read.
   bool is_current() const;
 
   // Visible steps, ascending.
@@ -156,7 +167,7 @@ class Store {
   std::optional<std::uint64_t> latest_step() const;
   // The saves of the visible steps, ascending: another save of a step has another generation.
   std::vector<SaveId> saves() const;
-  // kNotFound: names the steps there are.
+  // kNotFound: names the steps there are. kCorrupt, kIo: of a portable file.
   Result<StepRecord> step_record(std::uint64_t step) const;
 
   // Begins a save. Nothing is visible, and nothing is lost if the writer is dropped, before its
@@ -166,14 +177,20 @@ class Store {
                                                  const SaveOptions& options = {});
 
   // A reader of one step, which keeps the step's bytes from being collected while it lives, even if
-  // the step is retired or overwritten meanwhile. kNotFound.
+  // the step is retired or overwritten meanwhile. kNotFound. kCorrupt, kIo: of a portable file.
   Result<std::shared_ptr<const StepReader>> read_step(std::uint64_t step) const;
 
   // Makes the steps invisible, durably and all in one commit; their space is freed in the
   // background. kNotFound: one is not there; none was retired. kReadOnly, kClosed, kIo, kNoSpace.
   Result<void> retire(std::span<const std::uint64_t> steps);
 
-  // JSON text about the store as a whole, empty until it is set.
+  // Writes steps into a portable file, and copies steps of another store or portable file into this
+  // one: engine/transfer.h, which has the options, tells of both.
+  Result<ExportCounters> export_steps(const std::filesystem::path& file,
+                                      const ExportOptions& options) const;
+  Result<ImportCounters> import_steps(const Store& from, const ImportOptions& options);
+
+  // JSON text about the store as a whole, empty until it is set. A portable file has none.
   std::string custom_metadata() const;
   // Sets it, durably. kLimit: over limits::kStoreMetadataSizeBytesMax. kReadOnly, kClosed, kIo,
   // kNoSpace.
@@ -201,9 +218,12 @@ class Store {
   Result<StoreUsage> usage() const;
 
  private:
-  explicit Store(std::shared_ptr<StoreImpl> impl);
+  explicit Store(std::shared_ptr<StoreContent> content);
+  Result<std::shared_ptr<StoreImpl>> writable() const;
+  Result<std::vector<std::shared_ptr<const StepReader>>> hold_steps(
+      const std::optional<std::vector<std::uint64_t>>& steps) const;
 
-  std::shared_ptr<StoreImpl> impl_;
+  std::shared_ptr<StoreContent> content_;  // Null: it was closed.
 };
 
 // What a leaf is, apart from its bytes.
@@ -281,6 +301,17 @@ struct StoredLeaf {
   LeafRecord record;
 };
 
+// The bytes of a leaf where they are, for as long as `owner` lives, whatever becomes of the Store.
+struct LeafView {
+  std::span<const std::byte> bytes;
+  std::shared_ptr<const void> owner;
+};
+
+enum class ViewCheck : std::uint8_t {
+  kHashes,   // Every chunk is compared with its hash, and so read.
+  kNothing,  // Only what is looked at is read, and damage is not noticed.
+};
+
 // A whole leaf and where its bytes go; the destination has exactly the leaf's size.
 struct ReadRequest {
   std::string_view item;
@@ -326,11 +357,18 @@ class StepReader {
   // destination of another size than its leaf; nothing was read.
   Result<void> read_all(std::span<const ReadRequest> requests) const;
 
+  // A leaf of a portable file, mapped and not copied; aligned to 64 bytes, and to 4096 from 256 KiB
+  // on. Whoever shortens the file while it is mapped, rather than replacing it, stops the process
+  // that looks there (SIGBUS). kUnsupported: the leaf is in a database, or compressed, or in
+  // pieces; read it.
+  Result<LeafView> view(std::string_view item, const StoredLeaf& leaf,
+                        ViewCheck check = ViewCheck::kHashes) const;
+
  private:
   friend class Store;
-  explicit StepReader(std::unique_ptr<StepReaderImpl> impl);
+  explicit StepReader(std::unique_ptr<StepContent> content);
 
-  std::unique_ptr<StepReaderImpl> impl_;
+  std::unique_ptr<StepContent> content_;
 };
 
 }  // namespace stepstone

@@ -23,6 +23,7 @@
 #include "engine/parallel.h"
 #include "engine/references.h"
 #include "engine/rocksdb_support.h"
+#include "engine/step_reader.h"
 #include "format/assert.h"
 #include "format/leaf_path.h"
 
@@ -120,16 +121,6 @@ Result<void> create_directories(rocksdb::FileSystem& file_system,
 }
 
 }  // namespace
-
-std::string step_name(std::uint64_t step) { return fmt::format("step {}", step); }
-
-std::string item_name(std::uint64_t step, std::string_view item) {
-  return fmt::format("step {} item '{}'", step, printable(item));
-}
-
-std::string leaf_name(std::uint64_t step, std::string_view item, std::string_view encoded_path) {
-  return fmt::format("step {} item '{}' leaf '{}'", step, printable(item), to_text(encoded_path));
-}
 
 std::int64_t unix_time_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -580,6 +571,23 @@ Result<void> StoreImpl::check_writable() const {
   return {};
 }
 
+Result<std::shared_ptr<StoreImpl>> StoreImpl::writable() {
+  STEPSTONE_TRY(check_writable());
+  return shared_from_this();
+}
+
+Result<std::optional<StepRecord>> StoreImpl::find_step(std::uint64_t step) {
+  std::optional<VisibleStep> found = registry_->find(step);
+  if (!found) return std::nullopt;
+  return std::move(found->record);
+}
+
+Result<std::unique_ptr<StepContent>> StoreImpl::open_step(std::uint64_t step) {
+  std::optional<SaveRegistry::Leased> leased = registry_->lease(step);
+  if (!leased) return nullptr;
+  return std::make_unique<StepReaderImpl>(shared_from_this(), *std::move(leased));
+}
+
 Result<StepRecord> StoreImpl::commit(Addition* addition, std::span<const std::uint64_t> retire) {
   return commit(addition, [&] { return std::vector<std::uint64_t>(retire.begin(), retire.end()); });
 }
@@ -630,7 +638,7 @@ Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
     }
     record.sequence = next.sequence;
     record.previous_hash = next.newest_step_hash;
-    if (!addition->replaced) record.committed_unix_ns = unix_time_ns();
+    if (record.committed_unix_ns == 0) record.committed_unix_ns = unix_time_ns();
     const std::string key = step_record_key(step);
     const std::string value = STEPSTONE_TRY_CONTEXT(encode(record, key), step_name(step));
     const Hash128 hash = record_hash(value);

@@ -1,5 +1,6 @@
 #pragma once
-// The inside of a Store, shared with its readers and writers. See engine/README.md.
+// The inside of a Store that is a database, shared with its readers and writers. See
+// engine/README.md.
 
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
@@ -19,29 +20,36 @@
 #include "engine/recompressor.h"
 #include "engine/save_registry.h"
 #include "engine/store.h"
+#include "engine/store_content.h"
 
 namespace stepstone {
 
-class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
+class StoreImpl final : public StoreContent, public std::enable_shared_from_this<StoreImpl> {
  public:
   StoreImpl(std::filesystem::path directory, const OpenOptions& options);
-  ~StoreImpl();
-  StoreImpl(const StoreImpl&) = delete;
-  StoreImpl& operator=(const StoreImpl&) = delete;
+  ~StoreImpl() override;
 
   // Opens the database, compares it with HEAD, drops what crashes left behind, starts the
   // collector.
   Result<void> open();
-  // Stops the background threads and closes the database. To be called when nobody else holds this
-  // object.
-  void shut_down();
+  // Stops the background threads and closes the database.
+  void shut_down() override;
 
   // Until the background threads have nothing left to do.
-  void wait_for_background();
+  void wait_for_background() override;
 
-  const std::filesystem::path& directory() const { return directory_; }
+  const std::filesystem::path& directory() const override { return directory_; }
+  bool is_read_only() const override { return options_.read_only; }
+  bool is_current() const override { return !was_changed_by_writer(); }
+  unsigned thread_count() const override { return thread_count_; }
+  std::vector<SaveId> saves() const override { return registry_->visible_saves(); }
+  Result<std::optional<StepRecord>> find_step(std::uint64_t step) override;
+  Result<std::unique_ptr<StepContent>> open_step(std::uint64_t step) override;
+  Result<VerifyReport> verify(const VerifyOptions& options) override;
+  Result<StoreUsage> usage() override;
+  Result<std::shared_ptr<StoreImpl>> writable() override;
+
   const OpenOptions& options() const { return options_; }
-  unsigned thread_count() const { return thread_count_; }
   SaveRegistry& registry() { return *registry_; }
   CompressionPolicy& compression_policy() { return compression_policy_; }
   rocksdb::DB& database() { return *database_; }
@@ -58,12 +66,12 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
 
   // What a save puts into the commit besides its record.
   struct Addition {
-    StepRecord record;                       // Without sequence, previous_hash and times of commit.
+    StepRecord record;  // Without sequence and previous_hash; it is committed now unless it says
+                        // when.
     std::vector<std::string> segment_paths;  // To be ingested.
     std::vector<std::pair<std::string, std::string>> small_entries;
     bool overwrite = false;
-    // The save whose content this is. kBusy: the step is not that save any more. The record keeps
-    // its time of commit.
+    // The save whose content this is. kBusy: the step is not that save any more.
     std::optional<SaveId> replaced;
   };
   // The one place where steps appear and disappear: ingests, then one synced batch, then HEAD.
@@ -74,7 +82,7 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   // The same; `choose` is asked under the lock.
   Result<StepRecord> commit(Addition* addition, const ChooseRetired& choose);
 
-  std::string custom_metadata();
+  std::string custom_metadata() override;
   Result<void> set_custom_metadata(const std::string& json);
 
   // Whether a process that writes to this store, which is open read-only here, has committed or
@@ -135,11 +143,6 @@ class StoreImpl : public std::enable_shared_from_this<StoreImpl> {
   std::unique_ptr<Collector> collector_;
   std::unique_ptr<Recompressor> recompressor_;  // Null: not wanted.
 };
-
-// What messages call a step, item or leaf.
-std::string step_name(std::uint64_t step);
-std::string item_name(std::uint64_t step, std::string_view item);
-std::string leaf_name(std::uint64_t step, std::string_view item, std::string_view encoded_path);
 
 std::int64_t unix_time_ns();
 

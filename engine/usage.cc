@@ -28,22 +28,20 @@ std::uint64_t small_size_bytes(StoreImpl& store, SaveId save) {
 
 }  // namespace
 
-Result<StoreUsage> Store::usage() const {
-  if (impl_ == nullptr) return fail(ErrorCode::kClosed, "the store is closed");
-  StoreImpl& store = *impl_;
+Result<StoreUsage> StoreImpl::usage() {
   // Held, so that none of them goes while it is looked at.
-  std::vector<std::shared_ptr<const StepReader>> readers;
+  std::vector<SaveRegistry::Leased> held;
   std::set<SaveId> visible;
-  for (const std::uint64_t step : steps()) {
-    auto reader = read_step(step);
-    if (!reader) continue;  // Retired a moment ago.
-    visible.insert((*reader)->record().save);
-    readers.push_back(*std::move(reader));
+  for (const std::uint64_t step : registry_->steps()) {
+    std::optional<SaveRegistry::Leased> leased = registry_->lease(step);
+    if (!leased) continue;  // Retired a moment ago.
+    visible.insert(leased->record.save);
+    held.push_back(*std::move(leased));
   }
   StoreUsage usage;
   std::map<SaveId, std::uint64_t> file_bytes;
   std::uint64_t small_bytes = 0;
-  for (const rocksdb::LiveFileMetaData& file : store.table_files()) {
+  for (const rocksdb::LiveFileMetaData& file : table_files()) {
     const std::optional<SaveId> save = save_of_key(file.smallestkey);
     usage.stored_bytes += file.size;
     if (file.column_family_name == kLeavesColumnFamily && save) file_bytes[*save] += file.size;
@@ -51,17 +49,17 @@ Result<StoreUsage> Store::usage() const {
   }
   std::map<SaveId, ChunkSet> referred;  // In saves that are not visible.
   std::uint64_t small_alive_bytes = 0;
-  for (const auto& reader : readers) {
-    const StepRecord& record = reader->record();
+  for (const SaveRegistry::Leased& leased : held) {
+    const StepRecord& record = leased.record;
     StepUsage step{.step = record.save.step, .size_bytes = record.size_bytes};
     if (record.placement == Placement::kSmall) {
-      step.stored_bytes = small_size_bytes(store, record.save);
+      step.stored_bytes = small_size_bytes(*this, record.save);
       small_alive_bytes += step.stored_bytes;
     } else {
       step.stored_bytes = file_bytes[record.save];
     }
     STEPSTONE_TRY(visit_references(
-        store, record.save, [&](SaveId origin, const std::string& key, std::uint32_t size_bytes) {
+        *this, record.save, [&](SaveId origin, const std::string& key, std::uint32_t size_bytes) {
           step.shared_bytes += size_bytes;
           if (!visible.contains(origin)) referred[origin].add(key, size_bytes);
         }));

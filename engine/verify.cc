@@ -236,16 +236,18 @@ class StepVerifier {
 
 }  // namespace
 
-Result<VerifyReport> Store::verify(const VerifyOptions& options) const {
-  if (impl_ == nullptr) return fail(ErrorCode::kClosed, "the store is closed");
-  std::vector<std::shared_ptr<const StepReader>> readers;
-  if (options.step) {
-    readers.push_back(STEPSTONE_TRY(read_step(*options.step)));
-  } else {
-    for (const std::uint64_t step : steps()) {
-      // One that was retired a moment ago is not there to be verified.
-      if (auto reader = read_step(step)) readers.push_back(*std::move(reader));
-    }
+Result<VerifyReport> StoreImpl::verify(const VerifyOptions& options) {
+  std::vector<std::unique_ptr<StepReaderImpl>> readers;
+  const std::vector<std::uint64_t> steps =
+      options.step ? std::vector<std::uint64_t>{*options.step} : registry_->steps();
+  for (const std::uint64_t step : steps) {
+    std::optional<SaveRegistry::Leased> leased = registry_->lease(step);
+    // One that was retired a moment ago is not there to be verified.
+    if (!leased) continue;
+    readers.push_back(std::make_unique<StepReaderImpl>(shared_from_this(), *std::move(leased)));
+  }
+  if (options.step && readers.empty()) {
+    return fail(ErrorCode::kNotFound, step_name(*options.step) + " is not there any more");
   }
   std::uint64_t total_bytes = 0;
   for (const auto& reader : readers) total_bytes += reader->record().size_bytes;
@@ -254,9 +256,9 @@ Result<VerifyReport> Store::verify(const VerifyOptions& options) const {
   VerifiedChunks verified;
   for (const auto& reader : readers) {
     using Outcome = StepVerifier::Outcome;
-    Outcome outcome = StepVerifier(*reader->impl_, verified, progress, report).run();
+    Outcome outcome = StepVerifier(*reader, verified, progress, report).run();
     if (outcome == Outcome::kMoved) {
-      const auto newer = STEPSTONE_TRY(Store::open(directory(), impl_->options()));
+      const auto newer = STEPSTONE_TRY(Store::open(directory_, options_));
       Result<VerifyReport> again = newer->verify({.step = reader->record().save.step});
       if (again) {
         report.damages.insert(report.damages.end(), again->damages.begin(), again->damages.end());

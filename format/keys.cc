@@ -123,4 +123,11 @@ std::string step_record_key(std::uint64_t step) {
   return key;
 }
 
+std::optional<std::uint64_t> step_of_record_key(std::string_view key) {
+  if (key.size() != 1 + sizeof(std::uint64_t) || key.front() != kStepTag) return std::nullopt;
+  std::uint64_t step = 0;
+  for (const char byte : key.substr(1)) step = step << 8 | static_cast<unsigned char>(byte);
+  return step;
+}
+
 }  // namespace stepstone

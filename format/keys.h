@@ -68,5 +68,7 @@ std::optional<SaveId> save_of_key(std::string_view key);
 // In the column family of steps: where the StoreRecord stands, and a step's current record.
 std::string store_record_key();
 std::string step_record_key(std::uint64_t step);
+// The other way; nullopt: it is no key of a step's record.
+std::optional<std::uint64_t> step_of_record_key(std::string_view key);
 
 }  // namespace stepstone

@@ -201,6 +201,17 @@ Result<StepRecord> PortableFile::load_step(std::string_view key, const Place& pl
   return record;
 }
 
+Result<std::vector<std::uint64_t>> PortableFile::steps() const {
+  std::vector<std::uint64_t> steps;
+  STEPSTONE_TRY(scan(Tree::kSteps, {}, [&](std::string_view key, const Place&) -> Result<void> {
+    const std::optional<std::uint64_t> step = step_of_record_key(key);
+    if (!step) return corrupt("a step under a key that is none");
+    steps.push_back(*step);
+    return {};
+  }));
+  return steps;
+}
+
 Result<void> PortableFile::for_each_step(
     const std::function<Result<void>(const StepRecord&)>& visit) const {
   return scan(Tree::kSteps, {}, [&](std::string_view key, const Place& place) -> Result<void> {
@@ -215,14 +226,15 @@ Result<StepRecord> PortableFile::step(std::uint64_t step) const {
   return STEPSTONE_TRY_CONTEXT(load_step(key, *place), step_name(step));
 }
 
-Result<ItemRecord> PortableFile::item(std::uint64_t step, std::string_view item) const {
+Result<ItemRecord> PortableFile::item(std::uint64_t step, std::string_view item,
+                                      const LeafPath& below) const {
   const std::string key = item_key({step, 0}, item);
   const auto place = STEPSTONE_TRY(find(Tree::kItems, key));
   if (!place) {
     return fail(ErrorCode::kNotFound, item_name(step, item) + " is not in the portable file");
   }
   const Bytes bytes = STEPSTONE_TRY_CONTEXT(load(*place), item_name(step, item));
-  return STEPSTONE_TRY_CONTEXT(decode_item_record(bytes.view(), key), item_name(step, item));
+  return STEPSTONE_TRY_CONTEXT(decode_item_record(bytes.view(), key, below), item_name(step, item));
 }
 
 Result<PortableLeaf> PortableFile::load_leaf(std::string_view key, const Place& place) const {
@@ -249,13 +261,14 @@ Result<PortableLeaf> PortableFile::leaf(std::uint64_t step, std::string_view ite
   return STEPSTONE_TRY_CONTEXT(load_leaf(key, *place), leaf_name(step, item, encoded_path));
 }
 
-Result<void> PortableFile::for_each_leaf(
-    std::uint64_t step, std::string_view item,
-    const std::function<Result<void>(std::string_view, const PortableLeaf&)>& visit) const {
+Result<void> PortableFile::for_each_leaf(std::uint64_t step, std::string_view item,
+                                         const LeafPath& below, const VisitLeaf& visit) const {
   const std::string prefix = region_prefix({step, 0}, Region::kLeaf, item);
+  std::string begin = prefix;
+  for (const PathComponent& component : below) append_component(begin, component);
   // Every path goes on with a kind of component or its end, all below this byte.
-  const std::string end = prefix + '\xff';
-  return scan(Tree::kLeaves, {prefix, end},
+  const std::string end = begin + '\xff';
+  return scan(Tree::kLeaves, {begin, end},
               [&](std::string_view key, const Place& place) -> Result<void> {
                 const std::string_view path = key.substr(prefix.size());
                 STEPSTONE_TRY(decode_path(path));
@@ -265,29 +278,49 @@ Result<void> PortableFile::for_each_leaf(
               });
 }
 
-Result<void> PortableFile::read_chunk(const PortableLeaf& leaf, std::uint32_t chunk,
-                                      std::span<std::byte> destination,
-                                      ChunkDecoder& decoder) const {
-  const LeafRecord& record = leaf.record_;
+Result<void> PortableFile::read_chunk_at(std::uint64_t offset, const LeafRecord& record,
+                                         std::uint32_t chunk, std::span<std::byte> destination,
+                                         ChunkDecoder& decoder) const {
   if (record.inline_bytes) {
     std::memcpy(destination.data(), record.inline_bytes->data(), destination.size());
   } else if (record.codec_at(chunk) == Codec::kRaw) {
-    STEPSTONE_TRY(read_at(leaf.chunk_offsets_[chunk], destination));
+    STEPSTONE_TRY(read_at(offset, destination));
   } else {
     const std::size_t stored_size = record.stored_size_at(chunk);
     std::unique_ptr<std::byte[]> memory;
     std::span<const std::byte> stored;
     if (read_) {
       memory = std::make_unique_for_overwrite<std::byte[]>(stored_size);
-      STEPSTONE_TRY(read_(leaf.chunk_offsets_[chunk], {memory.get(), stored_size}));
+      STEPSTONE_TRY(read_(offset, {memory.get(), stored_size}));
       stored = {memory.get(), stored_size};
     } else {
-      stored = mapping_.subspan(leaf.chunk_offsets_[chunk], stored_size);
+      stored = mapping_.subspan(offset, stored_size);
     }
     STEPSTONE_TRY(decoder.decode(record.codec_at(chunk), stored, destination));
   }
   if (hash128(destination) == record.hashes[chunk]) return {};
   return corrupt("chunk " + std::to_string(chunk) + " does not match its hash");
+}
+
+Result<void> PortableFile::read_chunk(const LeafRecord& record, std::uint32_t chunk,
+                                      std::span<std::byte> destination,
+                                      ChunkDecoder& decoder) const {
+  if (record.inline_bytes) return read_chunk_at(0, record, chunk, destination, decoder);
+  const auto after =
+      std::upper_bound(record.extents.begin(), record.extents.end(), chunk,
+                       [](std::uint32_t c, const ChunkExtent& e) { return c < e.first_chunk; });
+  if (after == record.extents.begin()) return corrupt("chunks without a place");
+  const ChunkExtent& extent = *std::prev(after);
+  std::uint64_t offset = extent.offset_bytes;
+  if (record.stored_sizes.empty()) {
+    offset += std::uint64_t{chunk - extent.first_chunk} * record.chunk_size_bytes;
+  } else {
+    for (std::uint32_t c = extent.first_chunk; c < chunk; ++c) offset += record.stored_sizes[c];
+  }
+  if (offset > size_bytes_ || record.stored_size_at(chunk) > size_bytes_ - offset) {
+    return corrupt("a chunk in an impossible place");
+  }
+  return read_chunk_at(offset, record, chunk, destination, decoder);
 }
 
 Result<void> PortableFile::read(const PortableLeaf& leaf, std::uint64_t first_byte,
@@ -299,6 +332,9 @@ Result<void> PortableFile::read(const PortableLeaf& leaf, std::uint64_t first_by
                     std::to_string(first_byte) + " on of a leaf of " +
                     std::to_string(record.size_bytes));
   }
+  const auto offset_of = [&](std::uint32_t chunk) {
+    return record.inline_bytes ? 0 : leaf.chunk_offsets_[chunk];
+  };
   std::unique_ptr<std::byte[]> whole_chunk;
   while (!destination.empty()) {
     const auto chunk = static_cast<std::uint32_t>(first_byte / record.chunk_size_bytes);
@@ -306,13 +342,15 @@ Result<void> PortableFile::read(const PortableLeaf& leaf, std::uint64_t first_by
     const std::size_t chunk_size = record.chunk_size_at(chunk);
     const std::size_t taken = std::min(chunk_size - skipped, destination.size());
     if (taken == chunk_size) {
-      STEPSTONE_TRY(read_chunk(leaf, chunk, destination.first(taken), decoder));
+      STEPSTONE_TRY(
+          read_chunk_at(offset_of(chunk), record, chunk, destination.first(taken), decoder));
     } else {
       // The hash is over the whole chunk.
       if (!whole_chunk) {
         whole_chunk = std::make_unique_for_overwrite<std::byte[]>(record.chunk_size_at(0));
       }
-      STEPSTONE_TRY(read_chunk(leaf, chunk, {whole_chunk.get(), chunk_size}, decoder));
+      STEPSTONE_TRY(
+          read_chunk_at(offset_of(chunk), record, chunk, {whole_chunk.get(), chunk_size}, decoder));
       std::memcpy(destination.data(), whole_chunk.get() + skipped, taken);
     }
     destination = destination.subspan(taken);

@@ -55,19 +55,29 @@ class PortableFile {
   std::uint64_t size_bytes() const { return size_bytes_; }
   std::uint64_t step_count() const { return root(portable::Tree::kSteps).entry_count; }
 
+  // The numbers of the steps, ascending, from the index alone.
+  Result<std::vector<std::uint64_t>> steps() const;
   // Visits the steps in ascending order; an error of `visit` ends it and is returned.
   Result<void> for_each_step(const std::function<Result<void>(const StepRecord&)>& visit) const;
   // kNotFound: the step, the item or the leaf is not in the file.
   Result<StepRecord> step(std::uint64_t step) const;
-  Result<ItemRecord> item(std::uint64_t step, std::string_view item) const;
+  // Of the structure, the part at `below` alone; kNotFound: it has no such node.
+  Result<ItemRecord> item(std::uint64_t step, std::string_view item,
+                          const LeafPath& below = {}) const;
   // One look-up: a page for each level of the index (two hold 16,384 leaves) and the leaf's record.
   Result<PortableLeaf> leaf(std::uint64_t step, std::string_view item,
                             std::string_view encoded_path) const;
   // Visits an item's leaves in ascending order of their encoded paths. An item that is not there
   // has none.
+  using VisitLeaf =
+      std::function<Result<void>(std::string_view encoded_path, const PortableLeaf& leaf)>;
   Result<void> for_each_leaf(std::uint64_t step, std::string_view item,
-                             const std::function<Result<void>(std::string_view encoded_path,
-                                                              const PortableLeaf&)>& visit) const;
+                             const VisitLeaf& visit) const {
+    return for_each_leaf(step, item, {}, visit);
+  }
+  // Only those below one of its containers.
+  Result<void> for_each_leaf(std::uint64_t step, std::string_view item, const LeafPath& below,
+                             const VisitLeaf& visit) const;
 
   // Fills `destination` with the leaf's bytes from `first_byte` on, each chunk checked against its
   // hash. The caller supplies the memory, having seen the leaf's size_bytes: a small file may
@@ -75,6 +85,12 @@ class PortableFile {
   // many bytes. After an error `destination` holds anything.
   Result<void> read(const PortableLeaf& leaf, std::uint64_t first_byte,
                     std::span<std::byte> destination, ChunkDecoder& decoder) const;
+
+  // One chunk of a leaf, given by the leaf's record alone, checked against its hash. `chunk` is
+  // below record.chunk_count(), and `destination` has the size of that chunk. A record that this
+  // file did not give leads to kCorrupt, and never out of the file.
+  Result<void> read_chunk(const LeafRecord& record, std::uint32_t chunk,
+                          std::span<std::byte> destination, ChunkDecoder& decoder) const;
 
   // The leaf's bytes where they stand, aligned to 64 if the mapping is to a page; valid as long as
   // the mapping, and those of an inline leaf as long as `leaf`. With Check::kNothing only the pages
@@ -84,8 +100,8 @@ class PortableFile {
 
   // Checks everything: every byte of the file belongs to exactly one thing and has its hash,
   // every chunk decodes, and steps, items and leaves agree with each other. Takes memory for about
-  // twice the file's records.
-  Result<void> verify() const;
+  // twice the file's records. Check::kNothing: all but the content of the chunks.
+  Result<void> verify(Check check = Check::kHashes) const;
 
  private:
   friend class PortableVerification;
@@ -121,8 +137,8 @@ class PortableFile {
                          const VisitEntry& visit) const;
   Result<StepRecord> load_step(std::string_view key, const portable::Place& place) const;
   Result<PortableLeaf> load_leaf(std::string_view key, const portable::Place& place) const;
-  Result<void> read_chunk(const PortableLeaf& leaf, std::uint32_t chunk,
-                          std::span<std::byte> destination, ChunkDecoder& decoder) const;
+  Result<void> read_chunk_at(std::uint64_t offset, const LeafRecord& record, std::uint32_t chunk,
+                             std::span<std::byte> destination, ChunkDecoder& decoder) const;
 
   std::uint64_t size_bytes_ = 0;
   std::span<const std::byte> mapping_;  // Empty if `read_` is set.

@@ -45,7 +45,8 @@ struct ChunkClaim {
 
 class PortableVerification {
  public:
-  explicit PortableVerification(const PortableFile& file) : file_(file) {}
+  PortableVerification(const PortableFile& file, PortableFile::Check check)
+      : file_(file), check_(check) {}
 
   Result<void> run() {
     STEPSTONE_TRY(note_pages());
@@ -68,6 +69,7 @@ class PortableVerification {
   Result<void> check_padding(std::uint64_t begin, std::uint64_t end);
 
   const PortableFile& file_;
+  const PortableFile::Check check_;
   std::vector<Piece> pieces_;
   std::vector<ChunkClaim> chunks_;
   std::uint64_t item_count_ = 0;
@@ -171,18 +173,17 @@ Result<void> PortableVerification::check_chunks() {
   std::sort(chunks_.begin(), chunks_.end());
   chunks_.erase(std::unique(chunks_.begin(), chunks_.end()), chunks_.end());
   ChunkDecoder decoder;
-  PortableLeaf leaf;
   std::vector<std::byte> content;
   for (const ChunkClaim& chunk : chunks_) {
     pieces_.push_back({chunk.offset, chunk.stored_size_bytes});
-    leaf.record_ = {.size_bytes = chunk.size_bytes,
-                    .chunk_size_bytes = chunk.size_bytes,
-                    .hashes = {chunk.hash},
-                    .codecs = {chunk.codec},
-                    .stored_sizes = {chunk.stored_size_bytes}};
-    leaf.chunk_offsets_ = {chunk.offset};
+    if (check_ == PortableFile::Check::kNothing) continue;
+    const LeafRecord alone{.size_bytes = chunk.size_bytes,
+                           .chunk_size_bytes = chunk.size_bytes,
+                           .hashes = {chunk.hash},
+                           .codecs = {chunk.codec},
+                           .stored_sizes = {chunk.stored_size_bytes}};
     content.resize(chunk.size_bytes);
-    STEPSTONE_TRY_CONTEXT(file_.read_chunk(leaf, 0, content, decoder),
+    STEPSTONE_TRY_CONTEXT(file_.read_chunk_at(chunk.offset, alone, 0, content, decoder),
                           "at byte " + std::to_string(chunk.offset));
   }
   chunks_.clear();
@@ -217,6 +218,8 @@ Result<void> PortableVerification::check_padding(std::uint64_t begin, std::uint6
   return {};
 }
 
-Result<void> PortableFile::verify() const { return PortableVerification(*this).run(); }
+Result<void> PortableFile::verify(Check check) const {
+  return PortableVerification(*this, check).run();
+}
 
 }  // namespace stepstone

@@ -1,21 +1,37 @@
 #pragma once
-// Ending early without leaving anything half done.
+// Ctrl-C, as something that a verb can end on in good order.
+
+#include <signal.h>
 
 #include <array>
 #include <csignal>
+#include <cstddef>
 
 namespace stepstone::tool {
 
-// While it lives, SIGINT, SIGTERM and SIGHUP only set a flag, so that an interrupted verb can
-// remove its temporary file. A signal that is ignored (nohup) stays so. One at a time.
+// While it lives, SIGINT, SIGTERM and SIGHUP do not end the process: they are only noted, once and
+// for all, unless they were ignored before. The second of one kind ends the process, as ever. One
+// at a time; was_interrupted() from any thread.
 class InterruptionGuard {
  public:
-  InterruptionGuard();
-  ~InterruptionGuard();
+  InterruptionGuard() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { signal_seen = 1; };
+    // The handler is gone after the first.
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      ::sigaction(kSignals[i], nullptr, &previous_[i]);
+      if (previous_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
+    }
+  }
+  ~InterruptionGuard() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      ::sigaction(kSignals[i], &previous_[i], nullptr);
+    }
+  }
   InterruptionGuard(const InterruptionGuard&) = delete;
   InterruptionGuard& operator=(const InterruptionGuard&) = delete;
 
-  // From any thread.
   static bool was_interrupted() { return signal_seen != 0; }
 
  private:

@@ -11,6 +11,7 @@
 #include "tools/command/command.h"
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
+#include "tools/interruption.h"
 #include "tools/system.h"
 
 namespace stepstone::tool {
@@ -51,7 +52,13 @@ int parse_and_run(int argument_count, char** arguments) {
   app.footer(kFooter);
   app.set_version_flag("--version", "stepstone " STEPSTONE_VERSION);
   app.require_subcommand(1);
-  CommandLine line{.app = app, .json = false, .run = {}};
+  CommandLine line{.app = app, .run = {}};
+  std::string color = "auto";
+  app.add_option("--color", color, "Whether to use colours: auto (on a terminal), always, never")
+      ->check(CLI::IsMember({"auto", "always", "never"}, CLI::ignore_case))
+      ->type_name("WHEN");
+  // So that it may also be given behind the verb.
+  app.fallthrough();
   for (const auto add_verb : kVerbs) add_verb(line);
   try {
     app.parse(argument_count, arguments);
@@ -68,10 +75,11 @@ int parse_and_run(int argument_count, char** arguments) {
     return kExitUsage;
   }
   console.json = line.json;
+  console.color = wants_color(color);
   const Result<int> result = line.run(console);
   if (result) return *result;
   report(to_string(result.error().code), result.error().message, line.json, console.output);
-  return kExitFailed;
+  return InterruptionGuard::was_interrupted() ? kExitInterrupted : line.failure_exit_code;
 }
 
 }  // namespace

@@ -306,7 +306,7 @@ TEST_F(ReportTest, InterruptionLeavesTheWholeFileOrNothing) {
   if (WEXITSTATUS(status) == 0) {
     EXPECT_EQ(data()["statistics"]["steps"].size(), 4);
   } else {
-    EXPECT_EQ(WEXITSTATUS(status), 1);
+    EXPECT_EQ(WEXITSTATUS(status), 130);
     EXPECT_FALSE(std::filesystem::exists(page_path()));
   }
 }

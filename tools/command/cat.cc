@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 
-#include <cmath>
-#include <cstring>
-
 #include "tools/command/command.h"
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
 #include "tools/element_text.h"
+#include "tools/element_values.h"
 #include "tools/json_text.h"
+#include "tools/leaf_value.h"
 #include "tools/npy.h"
 
 namespace stepstone::tool {
@@ -41,64 +40,10 @@ Result<void> write_raw(const StepReader& step, const std::string& item, const St
 
 // The array that a leaf is for numpy: scalars are arrays of rank 0.
 Result<DType> numpy_dtype(const LeafRecord& record) {
-  switch (record.kind) {
-    case LeafKind::kArray:
-      return *record.dtype;
-    case LeafKind::kBool:
-      return DType::kBool;
-    case LeafKind::kInt64:
-      return DType::kInt64;
-    case LeafKind::kFloat64:
-      return DType::kFloat64;
-    case LeafKind::kComplex128:
-      return DType::kComplex128;
-    default:
-      return fail(ErrorCode::kUnsupported,
-                  fmt::format("it is of kind {}, which no .npy file can hold; use --raw or --json",
-                              to_string(record.kind)));
-  }
-}
-
-std::string hex(std::span<const std::byte> bytes) {
-  std::string text;
-  for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<unsigned>(byte));
-  return text;
-}
-
-// A leaf that is not an array as one JSON value.
-Result<std::string> value_json(const LeafRecord& record, std::span<const std::byte> bytes) {
-  std::string json;
-  const auto append_text = [&]() -> Result<std::string> {
-    std::string text(bytes.size(), '\0');
-    std::memcpy(text.data(), bytes.data(), bytes.size());
-    if (!append_json_string(json, text)) {
-      return fail(ErrorCode::kUnsupported, "it is not UTF-8, as JSON must be; use --raw");
-    }
-    return json;
-  };
-  switch (record.kind) {
-    case LeafKind::kNone:
-      return "null";
-    case LeafKind::kBool:
-      append_element_json(json, DType::kBool, bytes, 0);
-      return json;
-    case LeafKind::kInt64:
-      append_element_json(json, DType::kInt64, bytes, 0);
-      return json;
-    case LeafKind::kFloat64:
-      append_element_json(json, DType::kFloat64, bytes, 0);
-      return json;
-    case LeafKind::kComplex128:
-      append_element_json(json, DType::kComplex128, bytes, 0);
-      return json;
-    case LeafKind::kBigInteger:
-    case LeafKind::kString:
-      return append_text();
-    case LeafKind::kBytes:
-    case LeafKind::kArray:
-      return "\"" + hex(bytes) + "\"";
-  }
-  return json;
+  if (const std::optional<DType> dtype = numeric_dtype(record)) return *dtype;
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("it is of kind {}, which no .npy file can hold; use --raw or --json",
+                          to_string(record.kind)));
 }
 
 std::string json_head(const CatArguments& arguments, const std::string& item,

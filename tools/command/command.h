@@ -22,10 +22,12 @@ namespace stepstone::tool {
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
+inline constexpr int kExitInterrupted = 130;  // As a shell says of what SIGINT ended.
 
 struct Console {
   Output output;
   bool json = false;
+  bool color = false;
 };
 
 Result<std::unique_ptr<Store>> open_for_reading(const std::filesystem::path& directory);

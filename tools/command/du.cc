@@ -42,7 +42,7 @@ Result<int> run_du(const DuArguments& arguments, Console& console) {
       table.add_row({std::to_string(step.step), format_size(step.size_bytes),
                      format_size(step.stored_bytes), format_size(step.shared_bytes)});
     }
-    text = table.to_string();
+    text = table.to_string(console.color);
   }
   STEPSTONE_TRY(console.output.write(
       text + fmt::format("{} stored, {} of it for retired steps that others share with, {} "

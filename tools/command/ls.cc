@@ -77,9 +77,10 @@ Result<int> run_ls(const LsArguments& arguments, Console& console) {
                    item_names(record)});
     size_bytes += record.size_bytes;
   }
-  STEPSTONE_TRY(console.output.write(
-      table.to_string() + fmt::format("{}, {}\n", format_count(records.size(), "step", "steps"),
-                                      format_size(size_bytes))));
+  STEPSTONE_TRY(
+      console.output.write(table.to_string(console.color) +
+                           fmt::format("{}, {}\n", format_count(records.size(), "step", "steps"),
+                                       format_size(size_bytes))));
   return kExitOk;
 }
 

@@ -57,12 +57,16 @@ class TextListing final : public Listing {
                      std::uint32_t child_count) override {
     std::string type = fmt::format("{} of {}", to_string(kind), child_count);
     if (!type_name.empty()) type = fmt::format("{} {}", printable(type_name), type);
-    table_.add_row({path.empty() ? "(root)" : indented(path), std::move(type), "", ""});
+    table_.add_row({{path.empty() ? "(root)" : indented(path), Tone::kName},
+                    {std::move(type), Tone::kDim},
+                    "",
+                    ""});
   }
 
   void add_leaf(const LeafPath& path, const LeafDescription& leaf) override {
     if (!leaf) {
-      table_.add_row({indented(path), "DAMAGED", printable(leaf.error().message), ""});
+      table_.add_row(
+          {indented(path), {"DAMAGED", Tone::kBad}, printable(leaf.error().message), ""});
       return;
     }
     table_.add_row({indented(path), std::string(type_name(*leaf)),
@@ -70,7 +74,7 @@ class TextListing final : public Listing {
                     format_size(leaf->size_bytes)});
   }
 
-  std::string to_text() const { return table_.to_string(); }
+  std::string to_text(bool color) const { return table_.to_string(color); }
 
  private:
   // As the shell takes it: an item that is one leaf has the empty path.
@@ -189,7 +193,7 @@ Result<int> run_show(const ShowArguments& arguments, Console& console) {
   std::string text =
       fmt::format("step {}, item '{}' ({}), committed {} UTC\n", arguments.step, printable(item),
                   printable(record.handler), format_time(step->record().committed_unix_ns));
-  text += listing.to_text();
+  text += listing.to_text(console.color);
   text += fmt::format("{}, {}", format_count(record.leaf_count, "leaf", "leaves"),
                       format_size(record.size_bytes));
   text += damaged_count == 0 ? "\n" : fmt::format("; {} damaged\n", damaged_count);

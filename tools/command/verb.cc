@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "format/limits.h"
+#include "tools/leaf_selection.h"
 
 namespace stepstone::tool {
 namespace {
@@ -121,6 +122,25 @@ void Verb::add_item(std::optional<std::string>& item) {
            });
 }
 
+void Verb::add_leaves(LeafPatterns& patterns) {
+  const auto take_into = [](std::vector<std::string>& texts) {
+    return [&texts](const std::string& text) {
+      texts.push_back(text);
+      return std::string();
+    };
+  };
+  add_texts({.names = "-l,--leaves",
+             .description = "Only these leaves: a path, all that stands below a path, a pattern "
+                            "(params/*) or re:EXPRESSION; may be given several times",
+             .type_name = "PATTERN"},
+            take_into(patterns.include));
+  add_texts({.names = "-x,--exclude",
+             .description = "Not these leaves; may be given several times",
+             .type_name = "PATTERN"},
+            take_into(patterns.exclude));
+  add_flag("--regex", "Every PATTERN is a regular expression, as of grep -E", patterns.is_regex);
+}
+
 void Verb::add_json() { add_flag("--json", "Answer in JSON, for programs", line_.json); }
 
 void Verb::choose_one(const std::string& heading, const std::vector<std::string>& names,
@@ -137,8 +157,11 @@ void Verb::choose_one(const std::string& heading, const std::vector<std::string>
 
 void Verb::hide() { app_.group(""); }
 
-void Verb::on_run(std::function<Result<int>(Console&)> run) {
-  app_.callback([&line = line_, run = std::move(run)] { line.run = run; });
+void Verb::on_run(std::function<Result<int>(Console&)> run, int failure_exit_code) {
+  app_.callback([&line = line_, run = std::move(run), failure_exit_code] {
+    line.run = run;
+    line.failure_exit_code = failure_exit_code;
+  });
 }
 
 std::optional<std::uint64_t> Verb::parse_number(const std::string& text) {

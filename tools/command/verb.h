@@ -22,11 +22,13 @@ class App;
 namespace stepstone::tool {
 
 struct Console;
+struct LeafPatterns;
 
 // What the parser fills in. Stays where it is while the parser lives.
 struct CommandLine {
   CLI::App& app;
   bool json = false;
+  int failure_exit_code = 1;  // When `run` gives an error.
   // Of the verb that was given. Returns the exit code.
   std::function<Result<int>(Console&)> run;
 };
@@ -57,8 +59,8 @@ class Verb {
   void add_path(const Argument& argument, std::filesystem::path& path);
   void add_flag(const std::string& names, const std::string& description, bool& is_set);
   template <class Number>
-  void add_number(const Argument& argument, Number& number, Number least,
-                  Number most = std::numeric_limits<Number>::max()) {
+  void add_number(const Argument& argument, Number& number, std::uint64_t least,
+                  std::uint64_t most = std::numeric_limits<Number>::max()) {
     add_text(argument, [&number, least, most](const std::string& text) -> std::string {
       const auto value = parse_number(text);
       if (!value || *value < least || *value > most) return number_problem(text, least, most);
@@ -74,6 +76,8 @@ class Verb {
   void add_step(const Argument& argument, std::uint64_t& step);
   void add_step(const Argument& argument, std::optional<std::uint64_t>& step);
   void add_item(std::optional<std::string>& item);
+  // --leaves, --exclude and --regex: see LeafPatterns.
+  void add_leaves(LeafPatterns& patterns);
   // CommandLine::json.
   void add_json();
 
@@ -83,7 +87,8 @@ class Verb {
   // In no list of verbs.
   void hide();
 
-  void on_run(std::function<Result<int>(Console&)> run);
+  // What the verb does. `failure_exit_code`: main()'s exit code for an error of `run`.
+  void on_run(std::function<Result<int>(Console&)> run, int failure_exit_code = 1);
 
   CLI::App& app() { return app_; }
 
