@@ -38,7 +38,8 @@ class SkeletonBuilder {
       add(std::move(tree));
       return {};
     };
-    STEPSTONE_TRY(visit(item_.record.structure, {.enter = enter, .leaf = leaf, .leave = leave}));
+    STEPSTONE_TRY(visit(item_.record.structure,
+                        {.enter = enter, .leaf = leaf, .leave = leave, .is_checked = true}));
     if (leaf_count_ != item_.leaves.size()) {
       return fail(ErrorCode::kCorrupt, fmt::format("{} leaves are stored, its tree has {}",
                                                    item_.leaves.size(), leaf_count_));

@@ -24,22 +24,31 @@ Result<void> parallel_for(unsigned thread_count, std::size_t count,
   std::size_t failed_index = std::numeric_limits<std::size_t>::max();
   std::optional<Error> error;
 
+  // Several at a time where there are very many: threads that take turns at a counter wait for each
+  // other.
+  const std::size_t batch =
+      std::clamp<std::size_t>(count / (std::max(1U, thread_count) * std::size_t{64}), 1, 16);
+  const auto run_one = [&](std::size_t index) {
+    Result<void> result;
+    try {
+      result = work(index);
+    } catch (const std::bad_alloc&) {
+      result = fail(ErrorCode::kLimit, "out of memory");
+    }
+    if (result) return true;
+    next = count;
+    const std::scoped_lock lock(mutex);
+    if (index < failed_index) {
+      failed_index = index;
+      error = std::move(result).error();
+    }
+    return false;
+  };
   const auto run = [&] {
-    for (std::size_t index = next++; index < count; index = next++) {
-      Result<void> result;
-      try {
-        result = work(index);
-      } catch (const std::bad_alloc&) {
-        result = fail(ErrorCode::kLimit, "out of memory");
+    for (std::size_t begin = next.fetch_add(batch); begin < count; begin = next.fetch_add(batch)) {
+      for (std::size_t index = begin; index < std::min(count, begin + batch); ++index) {
+        if (!run_one(index)) return;
       }
-      if (result) continue;
-      next = count;
-      const std::scoped_lock lock(mutex);
-      if (index < failed_index) {
-        failed_index = index;
-        error = std::move(result).error();
-      }
-      return;
     }
   };
 

@@ -38,7 +38,7 @@ rocksdb::BlockBasedTableOptions table_options(std::shared_ptr<rocksdb::Cache> bl
   table.format_version = 5;
   // Debian builds RocksDB without hardware CRC32C; XXH3 is twice as fast there.
   table.checksum = rocksdb::kXXH3;
-  table.block_size = 16 << 10;
+  table.block_size = 8 << 10;
   table.filter_policy = nullptr;  // Every key that is asked for exists.
   table.block_cache = std::move(block_cache);
   return table;

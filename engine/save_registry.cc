@@ -28,8 +28,8 @@ SaveRegistry::Lease::~Lease() {
   const auto found = registry_->uses_.find(save_);
   STEPSTONE_ASSERT(found != registry_->uses_.end() && found->second.lease_count != 0);
   --found->second.lease_count;
-  registry_->forget_if_unused(save_);
-  registry_->changed_.notify_all();
+  // The collector is not to be woken by everyone who has read a step.
+  if (registry_->forget_if_unused(save_)) registry_->changed_.notify_all();
 }
 
 void SaveRegistry::load(std::map<std::uint64_t, VisibleStep> steps, std::uint32_t next_generation) {
@@ -224,12 +224,12 @@ void SaveRegistry::hide(std::uint64_t step) {
   if (taken) bury(*taken);
 }
 
-void SaveRegistry::forget_if_unused(SaveId save) {
+bool SaveRegistry::forget_if_unused(SaveId save) {
   const auto found = uses_.find(save);
-  const Use use = found->second;
-  if (use.is_visible || use.is_being_written || use.lease_count != 0) return;
+  if (found->second.is_used()) return false;
+  const std::vector<SaveId> origins = std::move(found->second.origins);
   uses_.erase(found);
-  for (const SaveId origin : use.origins) {
+  for (const SaveId origin : origins) {
     const auto referrers = referrers_.find(origin);
     referrers->second.erase(save);
     if (referrers->second.empty()) {
@@ -239,6 +239,7 @@ void SaveRegistry::forget_if_unused(SaveId save) {
     note_if_hollow(origin);
   }
   note_if_hollow(save);
+  return true;
 }
 
 void SaveRegistry::note_if_hollow(SaveId save) {

@@ -109,6 +109,8 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
     bool is_being_written = false;
     unsigned lease_count = 0;
     std::vector<SaveId> origins;
+
+    bool is_used() const { return is_visible || is_being_written || lease_count != 0; }
   };
 
   // All with mutex_ held.
@@ -117,8 +119,8 @@ class SaveRegistry : public std::enable_shared_from_this<SaveRegistry> {
   void hide(std::uint64_t step);
   std::optional<VisibleStep> take(std::uint64_t step);  // Out of the visible ones.
   void bury(const VisibleStep& step);                   // One that was taken.
-  // To be called when a reason for a save to be in use has gone.
-  void forget_if_unused(SaveId save);
+  // To be called when a reason for a save to be in use has gone. True: it was the last one.
+  bool forget_if_unused(SaveId save);
   void note_if_hollow(SaveId save);
   Garbage garbage() const;
 

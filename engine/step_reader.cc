@@ -38,6 +38,11 @@ std::string open_path(const LeafPath& path) {
 // A look-up takes longer than reading less than this.
 constexpr std::size_t kLargeChunkSizeBytesMin = std::size_t{64} << 10;
 
+// Leaf records are scanned on several threads, in parts of at least so many.
+constexpr std::uint64_t kPartLeafCountMin = 1024;
+constexpr std::size_t kPartsPerThread = 4;
+constexpr std::size_t kPartSampleInterval = 16;
+
 }  // namespace
 
 rocksdb::ColumnFamilyHandle* StepReaderImpl::family() const {
@@ -103,41 +108,84 @@ Result<ItemRecord> StepReaderImpl::read_item(std::string_view item, const LeafPa
                     : fmt::format("{} '{}'", item_name(record_.save.step, item), to_text(below)));
 }
 
-Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item,
-                                                            const LeafPath& below) const {
-  STEPSTONE_TRY(check_item(record_, item));
+std::vector<std::string> StepReaderImpl::part_leaves(std::string_view item,
+                                                     const LeafPath& below) const {
+  const std::size_t part_count = std::min<std::size_t>(
+      std::ranges::find(record_.items, item, &ItemSummary::name)->leaf_count / kPartLeafCountMin,
+      kPartsPerThread * store_->thread_count());
+  std::vector<std::string> paths;
+  if (store_->thread_count() == 1 || part_count < 2) return paths;
+  // If this cannot be read, that is for who asked for it to find out; the leaves can be.
+  const Result<ItemRecord> record = read_item(item, below);
+  if (!record) return paths;
+  const std::string prefix = open_path(below);
+  // A structure is in its own order: every so many of its leaves, sorted, stand for all of them.
+  std::size_t next = 0;
+  const auto sample = [&](const std::string& encoded_path) -> Result<void> {
+    if (next++ % kPartSampleInterval == 0) paths.push_back(prefix + encoded_path);
+    return {};
+  };
+  if (!visit(record->structure, {.enter = {}, .leaf = sample, .leave = {}, .is_checked = true}))
+    return {};
+  std::ranges::sort(paths);
+  std::vector<std::string> chosen;
+  for (std::size_t part = 1; part < part_count; ++part) {
+    const std::size_t place = part * paths.size() / part_count;
+    if (place != (part - 1) * paths.size() / part_count) chosen.push_back(paths[place]);
+  }
+  return chosen;
+}
+
+Result<void> StepReaderImpl::scan_leaves(std::string_view item, const KeyRange& keys,
+                                         std::size_t item_prefix_size,
+                                         std::vector<StoredLeaf>& leaves) const {
   const std::uint64_t step = record_.save.step;
-  if (record_.placement == Placement::kSmall) return look_up_leaves(item, below);
-  const std::string item_prefix = region_prefix(record_.save, Region::kLeaf, item);
-  const std::string prefix = item_prefix + open_path(below);
-  // Without an end the iterator would go on into the first chunk, and fail over damage there.
-  const std::string end = prefix_end(prefix);
-  const rocksdb::Slice end_slice(end);
+  const rocksdb::Slice end(keys.end);
   rocksdb::ReadOptions options;
-  options.iterate_upper_bound = &end_slice;
-  std::vector<StoredLeaf> leaves;
+  options.iterate_upper_bound = &end;
+  options.fill_cache = false;
   const std::unique_ptr<rocksdb::Iterator> entries(
       store_->database().NewIterator(options, family()));
-  for (entries->Seek(prefix); entries->Valid() && entries->key().starts_with(prefix);
-       entries->Next()) {
+  for (entries->Seek(keys.begin); entries->Valid(); entries->Next()) {
     const std::string_view key = entries->key().ToStringView();
-    std::string encoded_path(key.substr(item_prefix.size()));
+    std::string encoded_path(key.substr(item_prefix_size));
     LeafRecord record =
         STEPSTONE_TRY_CONTEXT(decode_leaf_record(entries->value().ToStringView(), key),
                               leaf_name(step, item, encoded_path));
     leaves.push_back({std::move(encoded_path), std::move(record)});
   }
-  if (!entries->status().ok()) {
-    return tl::unexpected<Error>(
-        with_context(to_read_error(entries->status()), item_name(step, item)));
+  if (entries->status().ok()) return {};
+  return tl::unexpected<Error>(
+      with_context(to_read_error(entries->status()), item_name(step, item)));
+}
+
+Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item,
+                                                            const LeafPath& below) const {
+  STEPSTONE_TRY(check_item(record_, item));
+  if (record_.placement == Placement::kSmall) return look_up_leaves(item, below);
+  const std::string item_prefix = region_prefix(record_.save, Region::kLeaf, item);
+  const std::string prefix = item_prefix + open_path(below);
+  // A record belongs to the part that the last of these keys not above it begins.
+  std::vector<std::string> begins = {prefix};
+  for (const std::string& path : part_leaves(item, below)) begins.push_back(item_prefix + path);
+  // Without an end the iterator would go on into the first chunk, and fail over damage there.
+  begins.push_back(prefix_end(prefix));
+  std::vector<std::vector<StoredLeaf>> parts(begins.size() - 1);
+  STEPSTONE_TRY(parallel_for(store_->thread_count(), parts.size(), [&](std::size_t i) {
+    return scan_leaves(item, {begins[i], begins[i + 1]}, item_prefix.size(), parts[i]);
+  }));
+  std::vector<StoredLeaf> leaves = std::move(parts.front());
+  for (std::size_t i = 1; i < parts.size(); ++i) {
+    leaves.insert(leaves.end(), std::move_iterator(parts[i].begin()),
+                  std::move_iterator(parts[i].end()));
   }
   if (!below.empty()) return leaves;
-  const auto summary = std::find_if(record_.items.begin(), record_.items.end(),
-                                    [&](const ItemSummary& s) { return s.name == item; });
-  if (leaves.size() != summary->leaf_count) {
+  const std::uint64_t leaf_count =
+      std::ranges::find(record_.items, item, &ItemSummary::name)->leaf_count;
+  if (leaves.size() != leaf_count) {
     return fail(ErrorCode::kCorrupt,
-                fmt::format("{}: {} of its {} leaf records are there", item_name(step, item),
-                            leaves.size(), summary->leaf_count));
+                fmt::format("{}: {} of its {} leaf records are there",
+                            item_name(record_.save.step, item), leaves.size(), leaf_count));
   }
   return leaves;
 }
@@ -156,7 +204,8 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view 
     leaves.push_back(STEPSTONE_TRY(std::move(leaf)));
     return {};
   };
-  STEPSTONE_TRY(visit(record.structure, {.enter = {}, .leaf = look_up, .leave = {}}));
+  STEPSTONE_TRY(
+      visit(record.structure, {.enter = {}, .leaf = look_up, .leave = {}, .is_checked = true}));
   std::sort(leaves.begin(), leaves.end(), [](const StoredLeaf& a, const StoredLeaf& b) {
     return a.encoded_path < b.encoded_path;
   });

@@ -59,6 +59,12 @@ class StepReaderImpl final : public StepContent {
 
  private:
   rocksdb::ColumnFamilyHandle* family() const;
+  // Encoded paths that part an item's leaf records into pieces of similar size, ascending.
+  std::vector<std::string> part_leaves(std::string_view item, const LeafPath& below) const;
+  // Appends the leaves whose records stand in `keys`, of which `item_prefix_size` bytes are the
+  // item's.
+  Result<void> scan_leaves(std::string_view item, const KeyRange& keys,
+                           std::size_t item_prefix_size, std::vector<StoredLeaf>& leaves) const;
   Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item,
                                                  const LeafPath& below) const;
   Error to_read_error(const rocksdb::Status& status) const;

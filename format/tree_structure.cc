@@ -32,13 +32,32 @@ tl::unexpected<Error> corrupt(std::string_view what) {
   return fail(ErrorCode::kCorrupt, "tree structure: " + std::string(what));
 }
 
+// Tells whether labels differ, cheaply while each is greater than the one before, as in a dict
+// whose keys were sorted.
+class DistinctLabels {
+ public:
+  // False: it was there. The views must last.
+  bool insert(std::string_view label) {
+    if (unsorted_.empty() && (sorted_.empty() || sorted_.back() < label)) {
+      sorted_.push_back(label);
+      return true;
+    }
+    if (unsorted_.empty()) unsorted_.insert(sorted_.begin(), sorted_.end());
+    return unsorted_.insert(label).second;
+  }
+
+ private:
+  std::vector<std::string_view> sorted_;
+  std::unordered_set<std::string_view> unsorted_;  // All of them, once one was out of order.
+};
+
 // A container whose children are being visited.
 struct OpenNode {
   NodeKind kind;
   std::uint32_t child_count;
   std::uint32_t next_child = 0;
-  std::size_t path_size;                        // Of the encoded path to this node.
-  std::unordered_set<std::string_view> labels;  // Of the children so far; views into the structure.
+  std::size_t path_size = 0;   // Of the encoded path to this node.
+  DistinctLabels labels = {};  // Of the children so far; views into the structure.
 };
 
 // One pass over a structure; the members are cursors into its vectors.
@@ -85,7 +104,8 @@ class Walk {
     }
     if (kind == NodeKind::kLeaf) {
       if (visitor_.enter) STEPSTONE_TRY(visitor_.enter(kind, label, {}, 0));
-      if (visitor_.leaf) STEPSTONE_TRY(visitor_.leaf(path_ + kPathEnd));
+      path_ += kPathEnd;
+      if (visitor_.leaf) STEPSTONE_TRY(visitor_.leaf(path_));
       return {};
     }
     if (open_.size() == limits::kDepthMax) {
@@ -105,7 +125,7 @@ class Walk {
       }
     }
     if (visitor_.enter) STEPSTONE_TRY(visitor_.enter(kind, label, type_name, child_count));
-    open_.push_back({kind, child_count, 0, path_.size(), {}});
+    open_.push_back({.kind = kind, .child_count = child_count, .path_size = path_.size()});
     return {};
   }
 
@@ -114,7 +134,8 @@ class Walk {
     const std::string_view before = labels_;
     PathComponent label = STEPSTONE_TRY(take_component(&labels_));
     if (!may_label(parent.kind, label.kind)) return corrupt("a child has the wrong kind of label");
-    if (!parent.labels.insert(before.substr(0, before.size() - labels_.size())).second) {
+    const std::string_view encoded = before.substr(0, before.size() - labels_.size());
+    if (!visitor_.is_checked && !parent.labels.insert(encoded)) {
       return corrupt("two children have the same label '" + printable(label.name) + "'");
     }
     return label;

@@ -48,6 +48,8 @@ struct TreeVisitor {
   std::function<Result<void>(const std::string& encoded_path)> leaf;
   // Called when all children of a container have been visited.
   std::function<Result<void>(NodeKind kind)> leave;
+  // The structure was visited before without an error, or decoded: siblings are not compared again.
+  bool is_checked = false;
 };
 
 // Checks the structure while it walks it (counts, labels, depth, limits, siblings distinct):

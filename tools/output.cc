@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
+#include <cstdlib>
 #include <ctime>
 
 #include "tools/system.h"
@@ -59,6 +61,23 @@ std::string format_count(std::uint64_t count, std::string_view singular, std::st
   return fmt::format("{} {}", count, count == 1 ? singular : plural);
 }
 
+std::string format_duration(std::chrono::duration<double> duration) {
+  const double seconds = duration.count();
+  if (seconds < 1) return fmt::format("{:.0f} ms", 1000 * seconds);
+  // What does not end is not worth a number.
+  constexpr double kLongest = 1e9;
+  const auto whole = static_cast<std::uint64_t>(std::min(seconds, kLongest));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {} s", whole / 60, whole % 60);
+  return fmt::format("{} h {} min", whole / 3600, whole % 3600 / 60);
+}
+
+std::string format_number(double number, int digits) {
+  // No sign on a NaN: its bits say nothing to a reader.
+  if (std::isnan(number)) return "nan";
+  return fmt::format("{:.{}g}", number, digits);
+}
+
 Result<void> Output::write(std::span<const std::byte> bytes) {
   if (is_closed_ || bytes.empty()) return {};
   has_written_ = true;
@@ -71,28 +90,47 @@ Result<void> Output::write(std::span<const std::byte> bytes) {
   return {};
 }
 
-std::string Table::to_string() const {
+std::string painted(std::string text, Tone tone, bool color) {
+  // In the order of Tone; the sixteen colours that every terminal has, as its user chose them.
+  constexpr std::array<std::string_view, 7> kCodes = {"", "1", "36", "2", "32", "33", "31"};
+  if (!color || tone == Tone::kPlain || text.empty()) return text;
+  return fmt::format("\x1b[{}m{}\x1b[0m", kCodes[static_cast<std::size_t>(tone)], text);
+}
+
+bool wants_color(std::string_view when) {
+  if (when == "always") return true;
+  if (when == "never" || ::isatty(STDOUT_FILENO) != 1) return false;
+  const auto value_of = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return std::string_view(value == nullptr ? "" : value);
+  };
+  return value_of("NO_COLOR").empty() && value_of("TERM") != "dumb";
+}
+
+std::string Table::to_string(bool color) const {
   std::vector<std::size_t> widths;
   for (const Column& column : columns_) widths.push_back(display_width(column.heading));
-  for (const std::vector<std::string>& row : rows_) {
+  for (const std::vector<Cell>& row : rows_) {
     for (std::size_t i = 0; i < row.size(); ++i) {
-      widths[i] = std::max(widths[i], display_width(row[i]));
+      widths[i] = std::max(widths[i], display_width(row[i].text));
     }
   }
   std::string text;
-  const auto append_cell = [&](std::size_t i, const std::string& cell) {
+  const auto append_cell = [&](std::size_t i, const std::string& cell, Tone tone) {
     const std::size_t padding = widths[i] - display_width(cell);
     if (i != 0) text += "  ";
     if (columns_[i].align == Align::kRight) text.append(padding, ' ');
-    text += cell;
+    text += painted(cell, tone, color);
     if (columns_[i].align == Align::kLeft) text.append(padding, ' ');
     if (i + 1 != columns_.size()) return;
     text.erase(text.find_last_not_of(' ') + 1);
     text += '\n';
   };
-  for (std::size_t i = 0; i < columns_.size(); ++i) append_cell(i, columns_[i].heading);
-  for (const std::vector<std::string>& row : rows_) {
-    for (std::size_t i = 0; i < row.size(); ++i) append_cell(i, row[i]);
+  for (std::size_t i = 0; i < columns_.size(); ++i) {
+    append_cell(i, columns_[i].heading, Tone::kHeading);
+  }
+  for (const std::vector<Cell>& row : rows_) {
+    for (std::size_t i = 0; i < row.size(); ++i) append_cell(i, row[i].text, row[i].tone);
   }
   return text;
 }
@@ -122,9 +160,10 @@ void Progress::update(std::uint64_t done_bytes, std::uint64_t total_bytes) {
       std::min(1.0, static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
   const double seconds = std::chrono::duration<double>(now - begun_).count();
   const auto rate = static_cast<std::uint64_t>(static_cast<double>(done_bytes) / seconds);
+  const std::chrono::duration<double> left(fraction > 0 ? seconds * (1 - fraction) / fraction : 0);
   const std::string figures =
-      fmt::format(" {:3.0f}%  {} of {}  {}/s", 100 * fraction, format_size(done_bytes),
-                  format_size(total_bytes), format_size(rate));
+      fmt::format(" {:3.0f}%  {} of {}  {}/s  {} left", 100 * fraction, format_size(done_bytes),
+                  format_size(total_bytes), format_size(rate), format_duration(left));
   const std::size_t taken = label_.size() + figures.size() + 4;
   const std::size_t width = terminal_width();
   const std::size_t bar_width = width > taken ? std::min<std::size_t>(width - taken, 40) : 0;

@@ -19,6 +19,12 @@ std::string format_size(std::uint64_t size_bytes);
 // "2025-11-23 22:37:01", in UTC.
 std::string format_time(std::int64_t unix_ns);
 
+// "850 ms", "12 s", "3 min 20 s", "2 h 5 min".
+std::string format_duration(std::chrono::duration<double> duration);
+
+// A number in at most so many significant digits, as short as it can be: "0.0125", "-3e-08", "nan".
+std::string format_number(double number, int digits = 5);
+
 // "1 leaf", "2 leaves".
 std::string format_count(std::uint64_t count, std::string_view singular, std::string_view plural);
 
@@ -38,6 +44,16 @@ class Output {
   bool has_written_ = false;
 };
 
+// How text looks on a terminal that has colours.
+enum class Tone { kPlain, kHeading, kName, kDim, kGood, kWarning, kBad };
+
+// The text, between the terminal's codes for the tone if `color`.
+std::string painted(std::string text, Tone tone, bool color);
+
+// Whether standard output is to have colours: `always`, `never`, or `auto`, which is on a terminal
+// unless NO_COLOR is set (no-color.org) or TERM is `dumb`.
+bool wants_color(std::string_view when);
+
 // Columns aligned by the width of their widest cell. Cells hold printable text.
 class Table {
  public:
@@ -46,22 +62,33 @@ class Table {
     std::string heading;
     Align align = Align::kLeft;
   };
+  struct Cell {
+    // NOLINTBEGIN(google-explicit-constructor): most cells are plain text.
+    Cell(std::string plain) : text(std::move(plain)) {}
+    Cell(const char* plain) : text(plain) {}
+    // NOLINTEND(google-explicit-constructor)
+    Cell(std::string toned, Tone its_tone) : text(std::move(toned)), tone(its_tone) {}
+
+    std::string text;
+    Tone tone = Tone::kPlain;
+  };
 
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
   // As many cells as there are columns.
-  void add_row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void add_row(std::vector<Cell> cells) { rows_.push_back(std::move(cells)); }
+  bool is_empty() const { return rows_.empty(); }
 
   // One line for the headings and one for each row.
-  std::string to_string() const;
+  std::string to_string(bool color = false) const;
 
  private:
   std::vector<Column> columns_;
-  std::vector<std::vector<std::string>> rows_;
+  std::vector<std::vector<Cell>> rows_;
 };
 
-// A bar on standard error, shown only on a terminal and only once the work has taken a second;
-// erased when the object goes. Not thread-safe.
+// A bar with rate and time left on standard error, shown only on a terminal and only once the work
+// has taken a second; erased when the object goes. Not thread-safe.
 class Progress {
  public:
   explicit Progress(std::string label);

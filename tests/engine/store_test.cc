@@ -469,6 +469,28 @@ TEST_F(StoreTest, ManySmallStepsStayInFewFilesAndTheirSpaceComesBack) {
   EXPECT_LT(table_count(), 20U);
 }
 
+// So many that they are read in parts, by several threads; their order in the tree is not that of
+// their paths.
+TEST_F(StoreTest, VeryManyLeavesAreAllReadInTheOrderOfTheirPaths) {
+  const std::vector<std::size_t> sizes(9000, 200);
+  for (const unsigned thread_count : {1U, 3U}) {
+    SCOPED_TRACE(thread_count);
+    auto store = open({.create_if_missing = true, .thread_count = thread_count});
+    ASSERT_TRUE(save_arrays(*store, thread_count, 1, sizes));
+    const auto reader = *store->read_step(thread_count);
+    ASSERT_EQ(reader->record().placement, Placement::kSegments);
+    const Result<std::vector<StoredLeaf>> leaves = reader->read_leaves("state");
+    ASSERT_TRUE(leaves) << leaves.error().message;
+    std::vector<std::string> expected;
+    for (std::size_t leaf = 0; leaf < sizes.size(); ++leaf) expected.push_back(leaf_path(leaf));
+    std::ranges::sort(expected);
+    std::vector<std::string> paths;
+    for (const StoredLeaf& leaf : *leaves) paths.push_back(leaf.encoded_path);
+    EXPECT_EQ(paths, expected);
+    EXPECT_EQ(*read_array(*reader, "state", 8999), content(thread_count, 1, 8999, 200));
+  }
+}
+
 TEST_F(StoreTest, ItemsAreApart) {
   auto store = open();
   {

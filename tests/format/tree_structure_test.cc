@@ -390,5 +390,29 @@ TEST(TreeStructure, MutatedStructuresNeverCrash) {
   EXPECT_GT(refused, 100);
 }
 
+TEST(TreeStructure, TwoChildrenOfOneNameAreFoundInAnyOrder) {
+  const auto with = [](const std::vector<std::string>& names) {
+    TreeStructure structure;
+    structure.kinds.assign(1 + names.size(), NodeKind::kLeaf);
+    structure.kinds.front() = NodeKind::kDict;
+    structure.child_counts = {static_cast<std::uint32_t>(names.size())};
+    for (const std::string& name : names) {
+      append_component(structure.labels, PathComponent::key(name));
+    }
+    return structure;
+  };
+  const std::vector<std::vector<std::string>> distinct = {
+      {"a", "b", "c"}, {"c", "b", "a"}, {"a", "c", "b"}, {"a", "b", "aa", "d", "c"}};
+  for (const auto& names : distinct) EXPECT_TRUE(visit(with(names), {})) << names[1];
+  const std::vector<std::vector<std::string>> same = {
+      {"a", "a"}, {"a", "b", "b"}, {"a", "b", "c", "a"}, {"b", "a", "c", "c"}, {"b", "a", "a"}};
+  for (const auto& names : same) {
+    const Result<void> visited = visit(with(names), {});
+    ASSERT_FALSE(visited) << names[1];
+    EXPECT_EQ(visited.error().code, ErrorCode::kCorrupt);
+    EXPECT_NE(visited.error().message.find("two children"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace stepstone

@@ -1,184 +1,262 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <cmath>
-#include <cstring>
+#include <algorithm>
 
+#include "api/array_region.h"
+#include "api/slice_reader.h"
+#include "tools/array_slice.h"
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 #include "tools/element_text.h"
+#include "tools/element_values.h"
 #include "tools/json_text.h"
+#include "tools/leaf_value.h"
 #include "tools/npy.h"
 
 namespace stepstone::tool {
 namespace {
 
+struct CatArguments {
+  std::filesystem::path store;
+  std::uint64_t step = 0;
+  std::string leaf;
+  std::optional<std::string> item;
+  // Neither: JSON.
+  bool raw = false;
+  bool npy = false;
+  bool force = false;
+};
+
 // A leaf this large is some 10 MiB of JSON; more than that is rarely what anybody wants to see.
 constexpr std::uint64_t kJsonSizeBytesMax = std::uint64_t{1} << 20;
 
-Result<void> write_raw(const StepReader& step, const std::string& item, const StoredLeaf& leaf,
-                       Console& console) {
+// A leaf, or a slice of one.
+struct Subject {
+  std::shared_ptr<const StepReader> step;
+  std::string item;
+  StoredLeaf leaf;
+  LeafPath path;
+  std::optional<ArraySlice> slice;
+  // Of what is to be written.
+  std::vector<std::uint64_t> shape;
+  std::uint64_t size_bytes = 0;
+};
+
+using Consume = std::function<Result<bool>(std::span<const std::byte> piece)>;
+
+// A slice in the order of its elements, by halves along its first axis that has some, until they
+// are small enough. False: it was stopped.
+Result<bool> stream_slice(const Subject& subject, const std::vector<Slice>& axes,
+                          const Consume& consume) {
+  constexpr std::uint64_t kPieceSizeBytes = std::uint64_t{4} << 20;
+  const DType dtype = *subject.leaf.record.dtype;
+  const std::uint64_t size_bytes = STEPSTONE_TRY(array_size_bytes(dtype, shape_of(axes)));
+  // Packed elements would have to be put together again at the seams.
+  const bool is_packed = info(dtype).bits < 8;
+  const auto axis = std::find_if(axes.begin(), axes.end(),
+                                 [](const Slice& slice) { return slice.end - slice.begin > 1; });
+  if (size_bytes <= kPieceSizeBytes || is_packed || axis == axes.end()) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(size_bytes));
+    STEPSTONE_TRY(read_slice(*subject.step, subject.item, subject.leaf, axes, bytes));
+    return consume(bytes);
+  }
+  const std::uint64_t middle = axis->begin + (axis->end - axis->begin) / 2;
+  std::vector<Slice> half = axes;
+  Slice& split = half[static_cast<std::size_t>(axis - axes.begin())];
+  split.end = middle;
+  if (!STEPSTONE_TRY(stream_slice(subject, half, consume))) return false;
+  split = {middle, axis->end};
+  return stream_slice(subject, half, consume);
+}
+
+Result<void> stream(const Subject& subject, const Consume& consume) {
+  if (!subject.slice) return stream_leaf(*subject.step, subject.item, subject.leaf, consume);
+  STEPSTONE_TRY(stream_slice(subject, subject.slice->axes, consume));
+  return {};
+}
+
+Result<void> write_raw(const Subject& subject, Console& console) {
   Progress progress("cat");
   std::uint64_t done_bytes = 0;
-  return stream_leaf(step, item, leaf, [&](std::span<const std::byte> piece) -> Result<bool> {
+  return stream(subject, [&](std::span<const std::byte> piece) -> Result<bool> {
     STEPSTONE_TRY(console.output.write(piece));
     done_bytes += piece.size();
-    progress.update(done_bytes, leaf.record.size_bytes);
+    progress.update(done_bytes, subject.size_bytes);
     return !console.output.is_closed();
   });
 }
 
 // The array that a leaf is for numpy: scalars are arrays of rank 0.
 Result<DType> numpy_dtype(const LeafRecord& record) {
-  switch (record.kind) {
-    case LeafKind::kArray:
-      return *record.dtype;
-    case LeafKind::kBool:
-      return DType::kBool;
-    case LeafKind::kInt64:
-      return DType::kInt64;
-    case LeafKind::kFloat64:
-      return DType::kFloat64;
-    case LeafKind::kComplex128:
-      return DType::kComplex128;
-    default:
-      return fail(ErrorCode::kUnsupported,
-                  fmt::format("it is of kind {}, which no .npy file can hold; use --raw or --json",
-                              to_string(record.kind)));
-  }
+  if (const std::optional<DType> dtype = numeric_dtype(record)) return *dtype;
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("it is of kind {}, which no .npy file can hold; use --raw or --json",
+                          to_string(record.kind)));
 }
 
-std::string hex(std::span<const std::byte> bytes) {
-  std::string text;
-  for (const std::byte byte : bytes) text += fmt::format("{:02x}", std::to_integer<unsigned>(byte));
-  return text;
-}
-
-// A leaf that is not an array as one JSON value.
-Result<std::string> value_json(const LeafRecord& record, std::span<const std::byte> bytes) {
-  std::string json;
-  const auto append_text = [&]() -> Result<std::string> {
-    std::string text(bytes.size(), '\0');
-    std::memcpy(text.data(), bytes.data(), bytes.size());
-    if (!append_json_string(json, text)) {
-      return fail(ErrorCode::kUnsupported, "it is not UTF-8, as JSON must be; use --raw");
-    }
-    return json;
-  };
-  switch (record.kind) {
-    case LeafKind::kNone:
-      return "null";
-    case LeafKind::kBool:
-      append_element_json(json, DType::kBool, bytes, 0);
-      return json;
-    case LeafKind::kInt64:
-      append_element_json(json, DType::kInt64, bytes, 0);
-      return json;
-    case LeafKind::kFloat64:
-      append_element_json(json, DType::kFloat64, bytes, 0);
-      return json;
-    case LeafKind::kComplex128:
-      append_element_json(json, DType::kComplex128, bytes, 0);
-      return json;
-    case LeafKind::kBigInteger:
-    case LeafKind::kString:
-      return append_text();
-    case LeafKind::kBytes:
-    case LeafKind::kArray:
-      return "\"" + hex(bytes) + "\"";
-  }
-  return json;
-}
-
-std::string json_head(const CatArguments& arguments, const std::string& item,
-                      const LeafRecord& record) {
+std::string json_head(const Subject& subject) {
+  const LeafRecord& record = subject.leaf.record;
   // Text from printable(), to_text() and names of our own is UTF-8.
-  std::string json = fmt::format(R"({{"step":{},"item":)", arguments.step);
-  append_json_string(json, printable(item));
+  std::string json = fmt::format(R"({{"step":{},"item":)", subject.step->record().save.step);
+  append_json_string(json, printable(subject.item));
   json += ",\"leaf\":";
-  append_json_string(json, to_text(arguments.leaf));
+  append_json_string(json, to_text(subject.path));
+  if (subject.slice) {
+    json += ",\"slice\":[";
+    for (const Slice& axis : subject.slice->axes) {
+      json += fmt::format("{}[{},{}]", json.back() == '[' ? "" : ",", axis.begin, axis.end);
+    }
+    json += "]";
+  }
   json += fmt::format(R"(,"kind":"{}","dtype":)", to_string(record.kind));
   json += record.dtype ? fmt::format("\"{}\"", to_string(*record.dtype)) : "null";
-  json += fmt::format(R"(,"shape":[{}],"size_bytes":{},)", fmt::join(record.shape, ","),
-                      record.size_bytes);
+  json += fmt::format(R"(,"shape":[{}],"size_bytes":{},)", fmt::join(subject.shape, ","),
+                      subject.size_bytes);
   return json;
 }
 
-Result<void> write_array_json(const StepReader& step, const std::string& item,
-                              const StoredLeaf& leaf, std::string json, Console& console) {
+Result<void> write_array_json(const Subject& subject, std::string json, Console& console) {
   constexpr std::size_t kFlushSizeBytes = std::size_t{64} << 10;
-  const DType dtype = *leaf.record.dtype;
+  const DType dtype = *subject.leaf.record.dtype;
   const std::uint64_t bits = info(dtype).bits;
-  std::uint64_t remaining = STEPSTONE_TRY(element_count(leaf.record.shape));
+  std::uint64_t remaining = STEPSTONE_TRY(element_count(subject.shape));
   // Small leaves are read before anything is written, so that damage gives an error and no half
   // answer.
-  const bool is_small = leaf.record.size_bytes <= kJsonSizeBytesMax;
+  const bool is_small = subject.size_bytes <= kJsonSizeBytesMax;
   json += "\"values\":[";
   bool is_first = true;
-  STEPSTONE_TRY(
-      stream_leaf(step, item, leaf, [&](std::span<const std::byte> piece) -> Result<bool> {
-        const std::uint64_t count = std::min<std::uint64_t>(remaining, piece.size() * 8 / bits);
-        for (std::uint64_t i = 0; i < count; ++i) {
-          if (!is_first) json += ',';
-          is_first = false;
-          append_element_json(json, dtype, piece, static_cast<std::size_t>(i));
-          if (is_small || json.size() < kFlushSizeBytes) continue;
-          STEPSTONE_TRY(console.output.write(json));
-          json.clear();
-        }
-        remaining -= count;
-        return !console.output.is_closed();
-      }));
+  STEPSTONE_TRY(stream(subject, [&](std::span<const std::byte> piece) -> Result<bool> {
+    const std::uint64_t count = std::min<std::uint64_t>(remaining, piece.size() * 8 / bits);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      if (!is_first) json += ',';
+      is_first = false;
+      append_element_json(json, dtype, piece, static_cast<std::size_t>(i));
+      if (is_small || json.size() < kFlushSizeBytes) continue;
+      STEPSTONE_TRY(console.output.write(json));
+      json.clear();
+    }
+    remaining -= count;
+    return !console.output.is_closed();
+  }));
   json += "]}\n";
   return console.output.write(json);
 }
 
-Result<void> write_json(const CatArguments& arguments, const StepReader& step,
-                        const std::string& item, const StoredLeaf& leaf, Console& console) {
-  if (leaf.record.size_bytes > kJsonSizeBytesMax && !arguments.force) {
+Result<void> write_json(const Subject& subject, bool force, Console& console) {
+  const LeafRecord& record = subject.leaf.record;
+  if (subject.size_bytes > kJsonSizeBytesMax && !force) {
     return fail(ErrorCode::kLimit,
                 fmt::format("leaf '{}' has {}: as JSON only with --force, or take --raw or --npy",
-                            to_text(arguments.leaf), format_size(leaf.record.size_bytes)));
+                            to_text(subject.path), format_size(subject.size_bytes)));
   }
-  std::string json = json_head(arguments, item, leaf.record);
-  if (leaf.record.dtype) return write_array_json(step, item, leaf, std::move(json), console);
-  std::vector<std::byte> bytes(static_cast<std::size_t>(leaf.record.size_bytes));
-  STEPSTONE_TRY(step.read_bytes(item, leaf, 0, bytes));
+  std::string json = json_head(subject);
+  if (record.dtype) return write_array_json(subject, std::move(json), console);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(record.size_bytes));
+  STEPSTONE_TRY(subject.step->read_bytes(subject.item, subject.leaf, 0, bytes));
   json += "\"value\":" +
-          STEPSTONE_TRY_CONTEXT(value_json(leaf.record, bytes),
-                                "leaf '" + to_text(arguments.leaf) + "'") +
+          STEPSTONE_TRY_CONTEXT(value_json(record, bytes), "leaf '" + to_text(subject.path) + "'") +
           "}\n";
   return console.output.write(json);
 }
 
-}  // namespace
+Result<StoredLeaf> find_leaf(const StepReader& step, const std::string& item,
+                             const std::string& text, LeafPath& path) {
+  path = STEPSTONE_TRY(parse_path(text));
+  return step.read_leaf(item, STEPSTONE_TRY(encode_path(path)));
+}
 
-Result<int> run_cat(const CatArguments& arguments, Console& console) {
-  const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
-  const auto step = STEPSTONE_TRY(store->read_step(arguments.step));
-  const std::string item = STEPSTONE_TRY(choose_item(step->record(), arguments.item));
-  Result<StoredLeaf> leaf = step->read_leaf(item, STEPSTONE_TRY(encode_path(arguments.leaf)));
+// What the text names: `layers[3]` may be a leaf, or a slice of the leaf `layers`. The leaf comes
+// first.
+Result<void> find_subject(const std::string& text, Subject& subject) {
+  Result<StoredLeaf> leaf = find_leaf(*subject.step, subject.item, text, subject.path);
+  const std::size_t bracket = text.rfind('[');
+  if (!leaf && text.ends_with(']') && bracket != std::string::npos) {
+    const std::string inside = text.substr(bracket + 1, text.size() - bracket - 2);
+    LeafPath path;
+    auto sliced = find_leaf(*subject.step, subject.item, text.substr(0, bracket), path);
+    if (sliced && !sliced->record.dtype) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("leaf '{}' is no array, and has no slices", to_text(path)));
+    }
+    if (sliced) {
+      subject.slice = STEPSTONE_TRY_CONTEXT(parse_slice(inside, sliced->record.shape),
+                                            "leaf '" + to_text(path) + "'");
+      subject.path = std::move(path);
+      leaf = std::move(sliced);
+    }
+  }
   if (!leaf && leaf.error().code == ErrorCode::kNotFound) {
     leaf.error().message += "; `stepstone show` lists the leaves there are";
   }
-  if (!leaf) return tl::unexpected<Error>(std::move(leaf).error());
-
-  switch (arguments.format) {
-    case CatFormat::kNpy: {
-      const auto header = [&]() -> Result<std::string> {
-        return npy_header(STEPSTONE_TRY(numpy_dtype(leaf->record)), leaf->record.shape);
-      };
-      STEPSTONE_TRY(console.output.write(
-          STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(arguments.leaf) + "'")));
-      STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
-      break;
-    }
-    case CatFormat::kRaw:
-      STEPSTONE_TRY(write_raw(*step, item, *leaf, console));
-      break;
-    case CatFormat::kJson:
-      STEPSTONE_TRY(write_json(arguments, *step, item, *leaf, console));
-      break;
+  subject.leaf = STEPSTONE_TRY(std::move(leaf));
+  subject.shape = subject.slice ? subject.slice->shape : subject.leaf.record.shape;
+  subject.size_bytes = subject.leaf.record.size_bytes;
+  if (subject.slice) {
+    subject.size_bytes = STEPSTONE_TRY(array_size_bytes(*subject.leaf.record.dtype, subject.shape));
   }
+  return {};
+}
+
+Result<int> run_cat(const CatArguments& arguments, Console& console) {
+  const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
+  Subject subject;
+  subject.step = STEPSTONE_TRY(store->read_step(arguments.step));
+  subject.item = STEPSTONE_TRY(choose_item(subject.step->record(), arguments.item));
+  STEPSTONE_TRY(find_subject(arguments.leaf, subject));
+  if (console.json) {
+    STEPSTONE_TRY(write_json(subject, arguments.force, console));
+    return kExitOk;
+  }
+  if (arguments.npy) {
+    const auto header = [&]() -> Result<std::string> {
+      return npy_header(STEPSTONE_TRY(numpy_dtype(subject.leaf.record)), subject.shape);
+    };
+    STEPSTONE_TRY(console.output.write(
+        STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(subject.path) + "'")));
+  }
+  STEPSTONE_TRY(write_raw(subject, console));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_cat(CommandLine& line) {
+  Verb verb(line, "cat", "Write one leaf to standard output",
+            "Every byte is checked against its hash before it is written. The path is as "
+            "`stepstone show`\n"
+            "shows it; quote it for the shell.\n\n"
+            "Examples:\n"
+            "  stepstone cat run 100 params/layer0/kernel --json\n"
+            "  stepstone cat run 100 params/layer0/kernel --npy > kernel.npy\n"
+            "  stepstone cat run 100 'layers[3]/w' --raw | xxd | head\n"
+            "  stepstone cat run 100 'params/w[0:10,-1]' --json      as Python slices");
+  const auto arguments = std::make_shared<CatArguments>();
+  verb.add_store(arguments->store);
+  verb.add_step(arguments->step);
+  verb.add_text({.names = "LEAF",
+                 .description = "The leaf's path, as in params/layer0/kernel; [0:10,:] behind it "
+                                "is a slice",
+                 .is_required = true},
+                [arguments](const std::string& text) -> std::string {
+                  arguments->leaf = text;
+                  // With a slice behind it, it need not be a path as it stands.
+                  const std::size_t bracket = text.rfind('[');
+                  const bool may_have_slice =
+                      text.ends_with(']') && bracket != std::string::npos &&
+                      text.find_first_not_of("0123456789-:., ", bracket + 1) == text.size() - 1;
+                  const Result<LeafPath> path = parse_path(text);
+                  return path || may_have_slice ? "" : path.error().message;
+                });
+  verb.add_item(arguments->item);
+  verb.add_flag("--raw", "The bytes as they were saved, little-endian", arguments->raw);
+  verb.add_flag("--npy", "A .npy file for numpy.load; not for dtypes that numpy lacks",
+                arguments->npy);
+  verb.add_flag("--json", "Dtype, shape and values in JSON; up to 1 MiB of data", line.json);
+  verb.choose_one("Format", {"--raw", "--npy", "--json"}, /*is_required=*/true);
+  verb.add_flag("--force", "With --json: however large the leaf is", arguments->force);
+  verb.on_run([arguments](Console& console) { return run_cat(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

@@ -1,6 +1,6 @@
 #pragma once
-// The tool's verbs. Each takes its arguments as the command line gave them, checked for form,
-// writes its answer to the console and returns the exit code; an Error is written by the caller.
+// What the verbs share. Each writes its answer to the console and returns the exit code; an Error
+// is written by main().
 
 #include <cstdint>
 #include <filesystem>
@@ -22,77 +22,13 @@ namespace stepstone::tool {
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
+inline constexpr int kExitInterrupted = 130;  // As a shell says of what SIGINT ended.
 
 struct Console {
   Output output;
   bool json = false;
+  bool color = false;
 };
-
-struct ImportArguments {
-  std::filesystem::path file;
-  std::filesystem::path store;
-  std::uint64_t step = 0;
-  std::string item;
-  bool overwrite = false;
-};
-Result<int> run_import(const ImportArguments& arguments, Console& console);
-
-struct LsArguments {
-  std::filesystem::path store;
-};
-Result<int> run_ls(const LsArguments& arguments, Console& console);
-
-struct DuArguments {
-  std::filesystem::path store;
-};
-Result<int> run_du(const DuArguments& arguments, Console& console);
-
-struct ShowArguments {
-  std::filesystem::path store;
-  std::uint64_t step = 0;
-  std::optional<std::string> item;
-};
-Result<int> run_show(const ShowArguments& arguments, Console& console);
-
-enum class CatFormat { kRaw, kNpy, kJson };
-struct CatArguments {
-  std::filesystem::path store;
-  std::uint64_t step = 0;
-  LeafPath leaf;
-  std::optional<std::string> item;
-  CatFormat format = CatFormat::kRaw;
-  bool force = false;
-};
-Result<int> run_cat(const CatArguments& arguments, Console& console);
-
-struct ExportArguments {
-  std::filesystem::path store;
-  std::uint64_t step = 0;
-  std::filesystem::path file;
-  std::optional<std::string> item;
-  bool force = false;
-};
-Result<int> run_export(const ExportArguments& arguments, Console& console);
-
-struct VerifyArguments {
-  std::filesystem::path store;
-  std::optional<std::uint64_t> step;
-};
-Result<int> run_verify(const VerifyArguments& arguments, Console& console);
-
-struct RmArguments {
-  std::filesystem::path store;
-  std::vector<std::uint64_t> steps;
-};
-Result<int> run_rm(const RmArguments& arguments, Console& console);
-
-struct RecompressArguments {
-  std::filesystem::path store;
-  std::vector<std::uint64_t> steps;  // Empty: all.
-};
-Result<int> run_recompress(const RecompressArguments& arguments, Console& console);
-
-// What several verbs share.
 
 Result<std::unique_ptr<Store>> open_for_reading(const std::filesystem::path& directory);
 

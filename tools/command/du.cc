@@ -3,8 +3,15 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 
 namespace stepstone::tool {
+namespace {
+
+struct DuArguments {
+  std::filesystem::path store;
+};
 
 Result<int> run_du(const DuArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
@@ -35,7 +42,7 @@ Result<int> run_du(const DuArguments& arguments, Console& console) {
       table.add_row({std::to_string(step.step), format_size(step.size_bytes),
                      format_size(step.stored_bytes), format_size(step.shared_bytes)});
     }
-    text = table.to_string();
+    text = table.to_string(console.color);
   }
   STEPSTONE_TRY(console.output.write(
       text + fmt::format("{} stored, {} of it for retired steps that others share with, {} "
@@ -43,6 +50,19 @@ Result<int> run_du(const DuArguments& arguments, Console& console) {
                          format_size(usage.stored_bytes), format_size(usage.hidden_bytes),
                          format_size(usage.reclaimable_bytes))));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_du(CommandLine& line) {
+  Verb verb(line, "du", "Tell how much room each step takes, alone and shared with others",
+            "Examples:\n"
+            "  stepstone du run\n"
+            "  stepstone du run --json | jq .reclaimable_bytes    what no step needs any more");
+  const auto arguments = std::make_shared<DuArguments>();
+  verb.add_store(arguments->store);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_du(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

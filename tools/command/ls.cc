@@ -3,9 +3,15 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct LsArguments {
+  std::filesystem::path store;
+};
 
 std::uint64_t leaf_count(const StepRecord& record) {
   std::uint64_t count = 0;
@@ -41,8 +47,6 @@ nlohmann::ordered_json to_json(const StepRecord& record) {
           {"items", std::move(items)}};
 }
 
-}  // namespace
-
 Result<int> run_ls(const LsArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   std::vector<StepRecord> records;
@@ -73,10 +77,24 @@ Result<int> run_ls(const LsArguments& arguments, Console& console) {
                    item_names(record)});
     size_bytes += record.size_bytes;
   }
-  STEPSTONE_TRY(console.output.write(
-      table.to_string() + fmt::format("{}, {}\n", format_count(records.size(), "step", "steps"),
-                                      format_size(size_bytes))));
+  STEPSTONE_TRY(
+      console.output.write(table.to_string(console.color) +
+                           fmt::format("{}, {}\n", format_count(records.size(), "step", "steps"),
+                                       format_size(size_bytes))));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_ls(CommandLine& line) {
+  Verb verb(line, "ls", "List the steps of a store",
+            "Examples:\n"
+            "  stepstone ls run\n"
+            "  stepstone ls run --json | jq '.steps[-1].step'    the newest step");
+  const auto arguments = std::make_shared<LsArguments>();
+  verb.add_store(arguments->store);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_ls(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

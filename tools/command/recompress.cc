@@ -4,9 +4,16 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 
 namespace stepstone::tool {
 namespace {
+
+struct RecompressArguments {
+  std::filesystem::path store;
+  std::vector<std::uint64_t> steps;  // Empty: all.
+};
 
 struct Outcome {
   std::uint64_t step = 0;
@@ -26,8 +33,6 @@ std::string to_line(const Outcome& outcome) {
                      format_size(outcome.counters.bytes_before),
                      format_size(outcome.counters.bytes_after));
 }
-
-}  // namespace
 
 Result<int> run_recompress(const RecompressArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(Store::open(arguments.store, {}));
@@ -54,6 +59,26 @@ Result<int> run_recompress(const RecompressArguments& arguments, Console& consol
     STEPSTONE_TRY(console.output.write("no steps\n"));
   }
   return kExitOk;
+}
+
+}  // namespace
+
+void add_recompress(CommandLine& line) {
+  Verb verb(line, "recompress", "Encode steps that were saved without compression",
+            "Each step is saved again in fewer bytes and takes its own place in one instant; what "
+            "is read from\n"
+            "it stays the same. One that would not become smaller is left alone. From the oldest "
+            "to the newest:\n"
+            "a later step that shares chunks with one of these refers to the encoded ones.\n\n"
+            "Examples:\n"
+            "  stepstone recompress run            all steps\n"
+            "  stepstone recompress run 100 200");
+  const auto arguments = std::make_shared<RecompressArguments>();
+  verb.add_store(arguments->store);
+  verb.add_steps({.names = "STEP", .description = "The steps' numbers; without any: all"},
+                 arguments->steps);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_recompress(*arguments, console); });
 }
 
 }  // namespace stepstone::tool

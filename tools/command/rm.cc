@@ -4,8 +4,16 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/command/command.h"
+#include "tools/command/verb.h"
+#include "tools/command/verbs.h"
 
 namespace stepstone::tool {
+namespace {
+
+struct RmArguments {
+  std::filesystem::path store;
+  std::vector<std::uint64_t> steps;
+};
 
 Result<int> run_rm(const RmArguments& arguments, Console& console) {
   std::vector<std::uint64_t> steps = arguments.steps;
@@ -30,6 +38,22 @@ Result<int> run_rm(const RmArguments& arguments, Console& console) {
                                                  format_count(steps.size(), "step", "steps"),
                                                  format_count(remaining, "step", "steps"))));
   return kExitOk;
+}
+
+}  // namespace
+
+void add_rm(CommandLine& line) {
+  Verb verb(line, "rm", "Remove steps",
+            "All of them go in one instant, or none if one is not there. This cannot be undone.\n\n"
+            "Examples:\n"
+            "  stepstone rm run 100\n"
+            "  stepstone rm run 100 200 300");
+  const auto arguments = std::make_shared<RmArguments>();
+  verb.add_store(arguments->store);
+  verb.add_steps({.names = "STEP", .description = "The steps' numbers", .is_required = true},
+                 arguments->steps);
+  verb.add_json();
+  verb.on_run([arguments](Console& console) { return run_rm(*arguments, console); });
 }
 
 }  // namespace stepstone::tool
