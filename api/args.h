@@ -2,6 +2,7 @@
 // What to save and how to restore it. Each kind of object has a pair of these, as in Orbax; the
 // type decides which handler does the work. `Restored` is what a restore with them returns.
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -28,6 +29,15 @@ struct RandomKey {
   std::string algorithm;  // "threefry2x32", "MT19937"
   Tree state;
   bool operator==(const RandomKey&) const = default;
+};
+
+// Whether arrays of a portable file stay where they are in it, and are not read: they own a mapping
+// of the file, are immutable, and cost no memory of their own. Those that cannot (from a store,
+// compressed, in pieces, cast, sliced) are read as ever. StepReader::view() tells more.
+enum class MapArrays : std::uint8_t {
+  kNo,
+  kChecked,    // Compared with their hashes, and so read once.
+  kUnchecked,  // Read when they are looked at; damage is not noticed.
 };
 
 namespace args {
@@ -57,6 +67,7 @@ struct StandardRestore {
   std::optional<Tree> item;
   // false: where shapes differ, zeros are added or elements dropped at the end of each axis.
   bool strict = true;
+  MapArrays map = MapArrays::kNo;
 
   StandardRestore() = default;
   explicit StandardRestore(Tree target, bool is_strict = true)
@@ -92,6 +103,7 @@ struct PyTreeRestore {
   // Leaves that no transform matches: true: from the same path; false: the target's own values.
   bool transforms_default_to_original = true;
   RestoreReport* report = nullptr;  // Filled in by a restore that succeeds; must outlive it.
+  MapArrays map = MapArrays::kNo;
 
   PyTreeRestore() = default;
   explicit PyTreeRestore(Tree target) : item(std::move(target)) {}

@@ -6,10 +6,13 @@
 namespace stepstone {
 namespace {
 
-bool is_store(const std::filesystem::path& path) {
+bool is_file(const std::filesystem::path& path) {
   std::error_code error;
-  return std::filesystem::is_regular_file(path / "HEAD", error);
+  return std::filesystem::is_regular_file(path, error);
 }
+
+// Nothing but a store can be meant where there is something below a file.
+bool is_store(const std::filesystem::path& path) { return is_file(path / "HEAD") || is_file(path); }
 
 // Without a slash at the end, and with all the directories above.
 std::filesystem::path whole_path(const std::filesystem::path& path) {
@@ -47,6 +50,11 @@ CheckpointPath resolve_checkpoint_path(const std::filesystem::path& path) {
   return {path, {}, {}};
 }
 
+bool is_portable_path(const std::filesystem::path& path) {
+  std::error_code error;
+  return whole_path(path).extension() == ".stone" && !std::filesystem::is_directory(path, error);
+}
+
 Result<void> check_is_single(const std::filesystem::path& path,
                              const std::vector<std::uint64_t>& steps) {
   if (steps.empty() || steps == std::vector<std::uint64_t>{kOnlyStep}) return {};
@@ -69,10 +77,13 @@ Result<OpenCheckpoint> open_checkpoint(const std::filesystem::path& path) {
       return fail(ErrorCode::kNotFound,
                   resolved.store.string() + ": no checkpoint was completed there");
     }
-    STEPSTONE_TRY(check_is_single(resolved.store, steps));
+    resolved.step = is_file(resolved.store) && steps.size() == 1 ? steps.front() : kOnlyStep;
+    if (steps != std::vector<std::uint64_t>{*resolved.step}) {
+      STEPSTONE_TRY(check_is_single(resolved.store, steps));
+    }
   }
-  open.reader = STEPSTONE_TRY_CONTEXT(open.store->read_step(resolved.step.value_or(kOnlyStep)),
-                                      resolved.store.string());
+  open.reader =
+      STEPSTONE_TRY_CONTEXT(open.store->read_step(*resolved.step), resolved.store.string());
   return open;
 }
 

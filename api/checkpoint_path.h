@@ -1,7 +1,8 @@
 #pragma once
-// Paths of single checkpoints. A store keeps its steps and items in a database; they have paths all
-// the same, which can be used wherever a checkpoint is read: STORE, STORE/STEP, STORE/STEP/ITEM
-// and, where the store holds a single checkpoint, STORE/ITEM.
+// Paths of single checkpoints. A store keeps its steps and items in a database, or in a portable
+// file; they have paths all the same, which can be used wherever a checkpoint is read: STORE,
+// STORE/STEP, STORE/STEP/ITEM and, where the store holds a single checkpoint, STORE/ITEM. A
+// portable file with one step, whatever its number, is a single checkpoint.
 
 #include <cstdint>
 #include <filesystem>
@@ -45,6 +46,10 @@ struct OpenCheckpoint {
 // kNotFound: there is no such store, step, or checkpoint in it. kInvalidArgument: it is something
 // else, or a run of steps of which `path` names none. kCorrupt, kIo.
 Result<OpenCheckpoint> open_checkpoint(const std::filesystem::path& path);
+
+// Whether a save to this path writes a portable file: it is called `*.stone`, and no directory is
+// there.
+bool is_portable_path(const std::filesystem::path& path);
 
 // For a save: kInvalidArgument if the path is inside a store, where no directory may be made.
 Result<void> check_not_in_store(const std::filesystem::path& path);

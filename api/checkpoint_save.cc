@@ -4,6 +4,14 @@
 #include "api/json.h"
 
 namespace stepstone {
+namespace {
+
+tl::unexpected<Error> already_exists(const std::filesystem::path& path) {
+  return fail(ErrorCode::kAlreadyExists,
+              path.string() + " holds a checkpoint already: choose another path, or set force");
+}
+
+}  // namespace
 
 Result<std::unique_ptr<CheckpointSave>> CheckpointSave::begin(
     const std::filesystem::path& path, const args::CheckpointArgs& args,
@@ -18,31 +26,50 @@ Result<std::unique_ptr<CheckpointSave>> CheckpointSave::begin(
     custom_metadata = STEPSTONE_TRY_CONTEXT(to_json(*options.custom_metadata),
                                             path.string() + ": custom metadata");
   }
-  OpenOptions open_options;
-  open_options.create_if_missing = true;
-  open_options.file_system = std::move(file_system);
-  SharedStore store = STEPSTONE_TRY(SharedStore::open(path, open_options));
-  std::unique_ptr<CheckpointSave> save(new CheckpointSave(path, std::move(plan), std::move(store)));
-  STEPSTONE_TRY(save->check_path(options.force));
-  STEPSTONE_TRY(save->put(options, custom_metadata));
+  const SaveOptions save_options{.overwrite = options.force,
+                                 .share = options.storage.share,
+                                 .compression = options.storage.compression,
+                                 .custom_metadata = custom_metadata};
+  std::unique_ptr<CheckpointSave> save(new CheckpointSave(path, std::move(plan)));
+  if (is_portable_path(path)) {
+    STEPSTONE_TRY(save->check_file(options.force, file_system));
+    save->writer_ =
+        STEPSTONE_TRY(StepWriter::into_file(path, kOnlyStep, save_options, std::move(file_system)));
+  } else {
+    STEPSTONE_TRY(save->open_store(options.force, std::move(file_system)));
+    save->writer_ = STEPSTONE_TRY((*save->store_)->begin_save(kOnlyStep, save_options));
+  }
+  STEPSTONE_TRY(save->plan_.put(*save->writer_));
   return save;
 }
 
-Result<void> CheckpointSave::check_path(bool force) const {
-  const std::vector<std::uint64_t> steps = store_->steps();
+Result<void> CheckpointSave::open_store(bool force,
+                                        std::shared_ptr<rocksdb::FileSystem> file_system) {
+  OpenOptions options;
+  options.create_if_missing = true;
+  options.file_system = std::move(file_system);
+  store_ = STEPSTONE_TRY(SharedStore::open(path_, options));
+  const std::vector<std::uint64_t> steps = (*store_)->steps();
   STEPSTONE_TRY(check_is_single(path_, steps));
   if (steps.empty() || force) return {};
-  return fail(ErrorCode::kAlreadyExists,
-              path_.string() + " holds a checkpoint already: choose another path, or set force");
+  return already_exists(path_);
 }
 
-Result<void> CheckpointSave::put(const CheckpointOptions& options,
-                                 const std::string& custom_metadata) {
-  writer_ = STEPSTONE_TRY(store_->begin_save(kOnlyStep, {.overwrite = options.force,
-                                                         .share = options.storage.share,
-                                                         .compression = options.storage.compression,
-                                                         .custom_metadata = custom_metadata}));
-  return plan_.put(*writer_);
+// Nothing but a checkpoint is ever replaced by one, or a damaged one.
+Result<void> CheckpointSave::check_file(
+    bool force, const std::shared_ptr<rocksdb::FileSystem>& file_system) const {
+  OpenOptions options;
+  options.file_system = file_system;
+  const Result<std::unique_ptr<Store>> store = Store::open(path_, options);
+  if (!store) {
+    const ErrorCode code = store.error().code;
+    if (code == ErrorCode::kNotFound) return {};
+    if (code != ErrorCode::kCorrupt) return tl::unexpected<Error>(store.error());
+  } else if ((*store)->steps().size() > 1) {
+    STEPSTONE_TRY(check_is_single(path_, (*store)->steps()));
+  }
+  if (force) return {};
+  return already_exists(path_);
 }
 
 Result<void> CheckpointSave::stage() {
@@ -54,7 +81,7 @@ Result<void> CheckpointSave::commit() {
   STEPSTONE_TRY_CONTEXT(plan_.run_background(*writer_), path_.string());
   // A manager of this process may have made a run of it meanwhile.
   STEPSTONE_TRY(writer_->commit_choosing([this]() -> Result<std::vector<std::uint64_t>> {
-    STEPSTONE_TRY(check_is_single(path_, store_->steps()));
+    if (store_) STEPSTONE_TRY(check_is_single(path_, (*store_)->steps()));
     return std::vector<std::uint64_t>();
   }));
   return {};
@@ -66,7 +93,7 @@ Result<void> CheckpointSave::finish() {
     const std::scoped_lock lock(writer_mutex_);
     writer_.reset();
   }
-  const Result<void> closed = store_.close();
+  const Result<void> closed = store_ ? store_->close() : Result<void>();
   return committed ? closed : committed;
 }
 

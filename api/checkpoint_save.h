@@ -31,17 +31,19 @@ class CheckpointSave {
   bool cancel();
 
  private:
-  CheckpointSave(std::filesystem::path path, CheckpointPlan plan, SharedStore store)
-      : path_(std::move(path)), plan_(std::move(plan)), store_(std::move(store)) {}
+  CheckpointSave(std::filesystem::path path, CheckpointPlan plan)
+      : path_(std::move(path)), plan_(std::move(plan)) {}
 
-  Result<void> check_path(bool force) const;
-  Result<void> put(const CheckpointOptions& options, const std::string& custom_metadata);
+  // What the path leads to, opened; and checked.
+  Result<void> open_store(bool force, std::shared_ptr<rocksdb::FileSystem> file_system);
+  Result<void> check_file(bool force,
+                          const std::shared_ptr<rocksdb::FileSystem>& file_system) const;
   Result<void> commit();
 
   std::filesystem::path path_;
   CheckpointPlan plan_;
   StagingPool staging_;
-  SharedStore store_;
+  std::optional<SharedStore> store_;  // nullopt: the save is into a portable file.
   std::mutex writer_mutex_;  // Held where writer_ is let go, and by who is not in finish().
   std::unique_ptr<StepWriter> writer_;
 };

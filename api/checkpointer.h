@@ -24,13 +24,17 @@ struct CheckpointOptions {
 };
 
 // Saves and restores a single checkpoint at a path; for a series of them, see CheckpointManager.
-// The path is a store directory with one step; every call opens it and closes it again, so that the
-// object holds nothing but its handlers. Where this process has it open already, through a manager
-// or another call, both use the one open store. All but close() may be called from any thread; of
-// two saves to one path at once the one that commits last stays, or, without force, the first.
+// The path is a store directory with one step or, if it is called `*.stone`, one portable file;
+// every call opens it and closes it again, so that the object holds nothing but its handlers. Where
+// this process has it open already, through a manager or another call, both use the one open store.
+// All but close() may be called from any thread; of two saves to one path at once the one that
+// commits last stays, or, without force, the first.
 //
 // Where a checkpoint is read, `STORE/STEP`, `STORE/STEP/ITEM` and, of a single checkpoint,
-// `PATH/ITEM` are paths as well.
+// `PATH/ITEM` are paths as well; STORE may be a portable file, of one step or more.
+//
+// A portable file is replaced by another (force) in one instant, and never changed; what it holds
+// is compressed only where StorageOptions::compression is kAlways or kDelta.
 class Checkpointer {
  public:
   using SaveOptions = CheckpointOptions;

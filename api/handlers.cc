@@ -40,6 +40,7 @@ Result<Tree> StandardCheckpointHandler::restore(const args::StandardRestore& arg
                                                 const ItemReader& item) const {
   args::PyTreeRestore restore;
   restore.item = args.item;
+  restore.map = args.map;
   if (!args.strict) restore.restore_args = RestoreArgs{.pad = true, .truncate = true};
   return item.read(restore);
 }

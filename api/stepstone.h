@@ -20,6 +20,7 @@
 #include "held_step.h"
 #include "item_metadata.h"
 #include "leaf_args.h"
+#include "portable.h"
 #include "preemption.h"
 #include "preservation_policies.h"
 #include "save_policies.h"

@@ -31,12 +31,17 @@ struct LeafRead {
   std::optional<std::vector<Slice>> slice;  // Only this of it.
   std::span<std::byte> destination;         // The caller's, or `buffer`.
   std::shared_ptr<std::byte[]> buffer;
+  std::optional<LeafView> view;  // Instead of a destination: it stays where it is.
 
   std::vector<std::uint64_t> shape() const { return slice ? shape_of(*slice) : leaf->record.shape; }
 
   Result<Leaf> take() {
     const LeafRecord& record = leaf->record;
     if (record.kind != LeafKind::kArray) return decode_value(record, destination);
+    if (view) {
+      return Leaf(
+          STEPSTONE_TRY(Array::own(*record.dtype, shape(), view->bytes, std::move(view->owner))));
+    }
     if (buffer == nullptr) {
       return Leaf(STEPSTONE_TRY(Array::borrow(*record.dtype, shape(), destination)));
     }
@@ -97,10 +102,16 @@ class TreeReader {
   }
 
   Result<void> read() {
+    STEPSTONE_TRY(map());
     std::vector<ReadRequest> whole;
     std::vector<const LeafRead*> sliced;
     for (LeafJob& job : jobs_) {
       for (LeafRead& read : job.reads) {
+        if (read.view) {
+          size_bytes_ += read.view->bytes.size();
+          ++leaf_count_;
+          continue;
+        }
         if (read.destination.empty()) {
           const std::uint64_t size = STEPSTONE_TRY(size_of(read));
           read.buffer = allocate_huge(static_cast<std::size_t>(size));
@@ -114,7 +125,7 @@ class TreeReader {
         }
       }
     }
-    leaf_count_ = whole.size() + sliced.size();
+    leaf_count_ += whole.size() + sliced.size();
     STEPSTONE_TRY(reader_.read_all(whole));
     return parallel_for(effective_thread_count(0), sliced.size(), [&](std::size_t i) {
       return read_slice(reader_, item_.name, *sliced[i]->leaf, *sliced[i]->slice,
@@ -151,6 +162,30 @@ class TreeReader {
   std::uint64_t size_bytes() const { return size_bytes_; }
 
  private:
+  // Takes the arrays that can stay where they are.
+  Result<void> map() {
+    if (args_.map == MapArrays::kNo) return {};
+    std::vector<LeafRead*> reads;
+    for (LeafJob& job : jobs_) {
+      for (LeafRead& read : job.reads) {
+        const LeafRecord& record = read.leaf->record;
+        const bool may_stay = record.kind == LeafKind::kArray && record.size_bytes != 0 &&
+                              !read.slice && read.destination.empty();
+        if (may_stay) reads.push_back(&read);
+      }
+    }
+    const ViewCheck check =
+        args_.map == MapArrays::kChecked ? ViewCheck::kHashes : ViewCheck::kNothing;
+    return parallel_for(effective_thread_count(0), reads.size(),
+                        [&](std::size_t i) -> Result<void> {
+                          Result<LeafView> view = reader_.view(item_.name, *reads[i]->leaf, check);
+                          // Then it is read.
+                          if (!view && view.error().code == ErrorCode::kUnsupported) return {};
+                          reads[i]->view = STEPSTONE_TRY(std::move(view));
+                          return {};
+                        });
+  }
+
   tl::unexpected<Error> in_leaf(Error error, const LeafMatch& match) const {
     return tl::unexpected<Error>(
         with_context(std::move(error), fmt::format("{} leaf '{}'", item_.where, match.text())));

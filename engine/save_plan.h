@@ -78,4 +78,17 @@ struct PlannedLeaf {
   }
 };
 
+// kLimit: the chunk size is out of bounds.
+Result<void> check_chunk_size(std::uint32_t size_bytes);
+
+// The record of a leaf that is to be saved, its hashes yet unknown. kInvalidArgument, kLimit: the
+// description does not hold together.
+Result<LeafRecord> plan_record(const LeafInfo& info, std::uint32_t chunk_size_bytes);
+
+// Exactly one leaf for each place of the structure; `paths` ascend. kMismatch: names the first for
+// which that does not hold.
+Result<void> check_paths(std::uint64_t step, const std::string& item,
+                         const TreeStructure& structure,
+                         const std::vector<const std::string*>& paths);
+
 }  // namespace stepstone

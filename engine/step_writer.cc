@@ -20,6 +20,7 @@
 #include "engine/save_plan.h"
 #include "engine/segment_writer.h"
 #include "engine/sharing.h"
+#include "engine/step_saver.h"
 #include "engine/store.h"
 #include "engine/store_impl.h"
 #include "format/assert.h"
@@ -54,26 +55,17 @@ tl::unexpected<Error> no_generation_left() {
   return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
 }
 
-Result<void> check_chunk_size(std::uint32_t size_bytes) {
-  if (size_bytes >= limits::kChunkSizeBytesMin && size_bytes <= limits::kChunkSizeBytesMax) {
-    return {};
-  }
-  return fail(ErrorCode::kLimit,
-              fmt::format("a chunk size of {} bytes is not between {} and {}", size_bytes,
-                          limits::kChunkSizeBytesMin, limits::kChunkSizeBytesMax));
-}
-
 std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace
 
-class StepWriter::Impl {
+class DatabaseStepSaver final : public StepSaver {
  public:
   // `replacement` may be null.
-  Impl(std::shared_ptr<StoreImpl> store, SaveId save, SaveOptions options,
-       Replacement* replacement = nullptr)
+  DatabaseStepSaver(std::shared_ptr<StoreImpl> store, SaveId save, SaveOptions options,
+                    Replacement* replacement = nullptr)
       : store_(std::move(store)),
         save_(save),
         options_(std::move(options)),
@@ -82,22 +74,19 @@ class StepWriter::Impl {
                                              : replacement->thread_count()) {
     started_unix_ns_ = options_.started_unix_ns.value_or(unix_time_ns());
   }
-  ~Impl();
-  Impl(const Impl&) = delete;
-  Impl& operator=(const Impl&) = delete;
+  ~DatabaseStepSaver() override;
 
-  Result<void> put_item(std::string name, PlannedItem item);
+  Result<void> put_item(std::string name, PlannedItem item) override;
   Result<void> put_leaf(std::string_view item, std::string encoded_path, LeafInfo info,
-                        std::shared_ptr<const LeafSource> source);
-  void on_progress(Progress::Callback callback) { progress_callback_ = std::move(callback); }
-  Result<StepRecord> commit(const ChooseRetired& choose_retired);
-  bool give_up();
-  const SaveCounters& counters() const { return counters_; }
+                        std::shared_ptr<const LeafSource> source) override;
+  void on_progress(Progress::Callback callback) override {
+    progress_callback_ = std::move(callback);
+  }
+  Result<StepRecord> commit(const ChooseRetired& choose_retired) override;
+  bool give_up() override { return fate_.give_up(); }
+  const SaveCounters& counters() const override { return counters_; }
 
  private:
-  // Whichever comes first decides: a call of give_up(), or the commit when all is written.
-  enum class Fate : std::uint8_t { kOpen, kGivenUp, kCommitting };
-
   // One run's segment: opened with the first chunk that has to be written.
   struct RunSegment {
     std::uint32_t number = 0;
@@ -106,15 +95,12 @@ class StepWriter::Impl {
     std::vector<std::byte> base_bytes;  // Of what a delta differs from.
   };
 
-  Result<void> check_wanted() const;
   void sort_leaves();
   Result<void> check_leaves();
   Result<void> find_shared();
   // Decides which leaves go through the encoder.
   Result<void> decide_encoding();
   Result<void> decide_deltas();
-  Result<void> check_item_leaves(const std::string& name, const PlannedItem& item,
-                                 std::span<const PlannedLeaf> leaves) const;
   std::vector<ChunkRun> plan_runs();
   Result<void> write_segments(StoreImpl::Addition& addition);
   Result<SegmentWriter> create_segment(SegmentContent content);
@@ -161,12 +147,12 @@ class StepWriter::Impl {
   std::atomic<std::uint64_t> encoded_bytes_ = 0;
   // What the save tells the store's policy about: all leaves that were free to choose chose this.
   std::optional<bool> auto_is_encoded_;
-  std::atomic<Fate> fate_ = Fate::kOpen;
+  SaveFate fate_;
   bool is_begun_ = false;    // commit() was called.
   bool is_settled_ = false;  // The registry knows how the save ended, or must not know.
 };
 
-StepWriter::Impl::~Impl() {
+DatabaseStepSaver::~DatabaseStepSaver() {
   if (is_settled_) return;
   for (const std::string& path : staged_paths_) {
     store_->file_system().DeleteFile(path, rocksdb::IOOptions(), nullptr).PermitUncheckedError();
@@ -174,7 +160,7 @@ StepWriter::Impl::~Impl() {
   store_->registry().end_save(save_, std::nullopt, {});
 }
 
-Result<void> StepWriter::Impl::put_item(std::string name, PlannedItem item) {
+Result<void> DatabaseStepSaver::put_item(std::string name, PlannedItem item) {
   if (name.size() > limits::kNameSizeBytesMax) {
     return fail(ErrorCode::kLimit,
                 fmt::format("step {}: an item name of {} bytes is over the limit", save_.step,
@@ -188,8 +174,8 @@ Result<void> StepWriter::Impl::put_item(std::string name, PlannedItem item) {
   return {};
 }
 
-Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encoded_path,
-                                        LeafInfo info, std::shared_ptr<const LeafSource> source) {
+Result<void> DatabaseStepSaver::put_leaf(std::string_view item, std::string encoded_path,
+                                         LeafInfo info, std::shared_ptr<const LeafSource> source) {
   const auto found = items_.find(item);
   if (found == items_.end()) {
     return fail(ErrorCode::kNotFound, item_name(save_.step, item) + " was not added to this save");
@@ -198,26 +184,12 @@ Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encod
   leaf.item = &found->first;
   leaf.encoded_path = std::move(encoded_path);
   leaf.source = std::move(source);
-  leaf.record.kind = info.kind;
-  leaf.record.dtype = info.dtype;
-  leaf.record.shape = std::move(info.shape);
-  leaf.record.size_bytes = info.size_bytes;
-  const std::uint32_t chunk_size = info.chunk_size_bytes.value_or(options_.chunk_size_bytes);
-  STEPSTONE_TRY_CONTEXT(check_chunk_size(chunk_size), leaf_name_of(leaf));
-  leaf.record.chunk_size_bytes = chunk_size;
+  leaf.record = STEPSTONE_TRY_CONTEXT(
+      plan_record(info, info.chunk_size_bytes.value_or(options_.chunk_size_bytes)),
+      leaf_name_of(leaf));
   leaf.compression = info.compression.value_or(options_.compression);
   leaf.is_shareable = info.share;
-  const std::uint64_t chunk_count =
-      info.size_bytes / chunk_size + (info.size_bytes % chunk_size != 0 ? 1 : 0);
-  if (chunk_count > limits::kChunksPerLeafMax) {
-    return fail(
-        ErrorCode::kLimit,
-        fmt::format("{}: {} chunks of {} bytes are over the limit of {} chunks", leaf_name_of(leaf),
-                    chunk_count, chunk_size, limits::kChunksPerLeafMax));
-  }
-  leaf.record.hashes.resize(static_cast<std::size_t>(chunk_count));
-  leaf.is_inline = info.size_bytes <= kInlineSizeBytes && chunk_count <= 1;
-  STEPSTONE_TRY_CONTEXT(check(leaf.record), leaf_name_of(leaf));
+  leaf.is_inline = info.size_bytes <= kInlineSizeBytes && leaf.record.chunk_count() <= 1;
   found->second.leaf_count += 1;
   found->second.size_bytes += info.size_bytes;
   size_bytes_ += info.size_bytes;
@@ -226,7 +198,7 @@ Result<void> StepWriter::Impl::put_leaf(std::string_view item, std::string encod
 }
 
 // By item and path. A leaf is large, so that it is moved only once.
-void StepWriter::Impl::sort_leaves() {
+void DatabaseStepSaver::sort_leaves() {
   std::vector<PlannedLeaf*> order;
   order.reserve(leaves_.size());
   for (PlannedLeaf& leaf : leaves_) order.push_back(&leaf);
@@ -243,7 +215,7 @@ void StepWriter::Impl::sort_leaves() {
 }
 
 // Sorts the leaves and holds them against the structures: exactly one for each place.
-Result<void> StepWriter::Impl::check_leaves() {
+Result<void> DatabaseStepSaver::check_leaves() {
   if (items_.empty()) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: nothing to save, add an item first", save_.step));
@@ -255,7 +227,9 @@ Result<void> StepWriter::Impl::check_leaves() {
     const PlannedItem& item = entry.second;
     const auto end = std::find_if(begin, leaves_.end(),
                                   [&](const PlannedLeaf& leaf) { return leaf.item != &name; });
-    STEPSTONE_TRY(check_item_leaves(name, item, std::span(begin, end)));
+    std::vector<const std::string*> paths;
+    for (const PlannedLeaf& leaf : std::span(begin, end)) paths.push_back(&leaf.encoded_path);
+    STEPSTONE_TRY(check_paths(save_.step, name, item.structure, paths));
     begin = end;
   }
   return {};
@@ -263,7 +237,7 @@ Result<void> StepWriter::Impl::check_leaves() {
 
 // Asks what is stored already. Nothing of this is worth the trouble for a step that goes into the
 // commit batch.
-Result<void> StepWriter::Impl::find_shared() {
+Result<void> DatabaseStepSaver::find_shared() {
   if (!options_.share) return {};
   STEPSTONE_TRY_CONTEXT(find_equal_leaves(leaves_, thread_count_), step_name(save_.step));
   // A replacement must not refer to the save that it replaces, nor to a later step, without need.
@@ -278,7 +252,7 @@ Result<void> StepWriter::Impl::find_shared() {
   return {};
 }
 
-Result<void> StepWriter::Impl::decide_encoding() {
+Result<void> DatabaseStepSaver::decide_encoding() {
   std::vector<PlannedLeaf*> undecided;
   for (PlannedLeaf& leaf : leaves_) {
     if (leaf.planned_chunk_count() == 0) continue;
@@ -307,7 +281,7 @@ Result<void> StepWriter::Impl::decide_encoding() {
   return {};
 }
 
-Result<void> StepWriter::Impl::decide_deltas() {
+Result<void> DatabaseStepSaver::decide_deltas() {
   std::vector<PlannedLeaf*> leaves;
   for (PlannedLeaf& leaf : leaves_) {
     const bool is_wanted = leaf.compression == Compression::kDelta && leaf.base != nullptr;
@@ -319,32 +293,7 @@ Result<void> StepWriter::Impl::decide_deltas() {
   });
 }
 
-Result<void> StepWriter::Impl::check_item_leaves(const std::string& name, const PlannedItem& item,
-                                                 std::span<const PlannedLeaf> leaves) const {
-  std::vector<std::string> expected;
-  STEPSTONE_TRY_CONTEXT(
-      visit(item.structure, {.enter = {},
-                             .leaf = [&](const std::string& path) -> Result<void> {
-                               expected.push_back(path);
-                               return {};
-                             },
-                             .leave = {}}),
-      item_name(save_.step, name));
-  std::sort(expected.begin(), expected.end());
-  for (std::size_t i = 0; i < std::max(expected.size(), leaves.size()); ++i) {
-    const std::string* const wanted = i < expected.size() ? &expected[i] : nullptr;
-    const std::string* const given = i < leaves.size() ? &leaves[i].encoded_path : nullptr;
-    if (wanted != nullptr && given != nullptr && *wanted == *given) continue;
-    const bool is_missing = given == nullptr || (wanted != nullptr && *wanted < *given);
-    return fail(ErrorCode::kMismatch,
-                leaf_name(save_.step, name, is_missing ? *wanted : *given) +
-                    (is_missing ? " is in the tree, but its value was not given"
-                                : " was given, but is not in the tree (or was given twice)"));
-  }
-  return {};
-}
-
-StepRecord StepWriter::Impl::step_record() const {
+StepRecord DatabaseStepSaver::step_record() const {
   StepRecord record;
   record.save = save_;
   record.started_unix_ns = started_unix_ns_;
@@ -358,23 +307,13 @@ StepRecord StepWriter::Impl::step_record() const {
   return record;
 }
 
-bool StepWriter::Impl::give_up() {
-  Fate before = Fate::kOpen;
-  return fate_.compare_exchange_strong(before, Fate::kGivenUp) || before == Fate::kGivenUp;
-}
-
-Result<void> StepWriter::Impl::check_wanted() const {
-  if (fate_ != Fate::kGivenUp) return {};
-  return fail(ErrorCode::kClosed, step_name(save_.step) + ": its save was given up");
-}
-
-Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired) {
+Result<StepRecord> DatabaseStepSaver::commit(const ChooseRetired& choose_retired) {
   if (is_begun_) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("step {}: commit() was called before", save_.step));
   }
   is_begun_ = true;
-  STEPSTONE_TRY(check_wanted());
+  STEPSTONE_TRY(fate_.check_wanted(save_.step));
   STEPSTONE_TRY(store_->check_writable());
   STEPSTONE_TRY(check_leaves());
   progress_ = std::make_unique<Progress>(progress_callback_, size_bytes_);
@@ -416,9 +355,7 @@ Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired)
   // not be given up: the next open finds out.
   Result<StepRecord> committed =
       store_->commit(&addition, [&]() -> Result<std::vector<std::uint64_t>> {
-        Fate open = Fate::kOpen;
-        fate_.compare_exchange_strong(open, Fate::kCommitting);
-        STEPSTONE_TRY(check_wanted());
+        STEPSTONE_TRY(fate_.begin_commit(save_.step));
         return choose_retired();
       });
   is_settled_ = committed.has_value() || !store_->check_writable();
@@ -432,7 +369,7 @@ Result<StepRecord> StepWriter::Impl::commit(const ChooseRetired& choose_retired)
   return committed;
 }
 
-std::vector<ChunkRun> StepWriter::Impl::plan_runs() {
+std::vector<ChunkRun> DatabaseStepSaver::plan_runs() {
   std::uint64_t chunk_bytes = 0;
   for (PlannedLeaf& leaf : leaves_) {
     first_chunks_.push_back(chunk_count_);
@@ -456,7 +393,7 @@ std::vector<ChunkRun> StepWriter::Impl::plan_runs() {
   return runs;
 }
 
-Result<SegmentWriter> StepWriter::Impl::create_segment(SegmentContent content) {
+Result<SegmentWriter> DatabaseStepSaver::create_segment(SegmentContent content) {
   SegmentWriter segment =
       STEPSTONE_TRY_CONTEXT(SegmentWriter::create(*store_, content), step_name(save_.step));
   const std::scoped_lock lock(staged_paths_mutex_);
@@ -464,7 +401,7 @@ Result<SegmentWriter> StepWriter::Impl::create_segment(SegmentContent content) {
   return segment;
 }
 
-Result<void> StepWriter::Impl::write_segments(StoreImpl::Addition& addition) {
+Result<void> DatabaseStepSaver::write_segments(StoreImpl::Addition& addition) {
   const std::vector<ChunkRun> runs = plan_runs();
   std::vector<RunSegment> segments(runs.size());
   for (std::size_t i = 0; i < runs.size(); ++i) {
@@ -496,7 +433,7 @@ Result<void> StepWriter::Impl::write_segments(StoreImpl::Addition& addition) {
   return {};
 }
 
-void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegment>& runs) {
+void DatabaseStepSaver::settle_places(StepRecord& step, const std::vector<RunSegment>& runs) {
   // Runs that wrote nothing have no segment. The records' segment is the first.
   std::vector<std::uint32_t> numbers(runs.size(), ChunkPlace::kUnknownSegment);
   std::uint32_t next_number = 1;
@@ -544,7 +481,7 @@ void StepWriter::Impl::settle_places(StepRecord& step, const std::vector<RunSegm
   step.origin_saves.assign(origin_saves.begin(), origin_saves.end());
 }
 
-Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
+Result<void> DatabaseStepSaver::write_run(ChunkRun run, RunSegment& segment) {
   std::vector<std::byte> scratch;
   ChunkEncoder encoder;
   // The leaf that chunk run.begin belongs to.
@@ -583,10 +520,10 @@ Result<void> StepWriter::Impl::write_run(ChunkRun run, RunSegment& segment) {
   return {};
 }
 
-Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& leaf,
-                                                                std::uint32_t chunk,
-                                                                std::span<std::byte> scratch) {
-  STEPSTONE_TRY(check_wanted());
+Result<std::span<const std::byte>> DatabaseStepSaver::read_chunk(PlannedLeaf& leaf,
+                                                                 std::uint32_t chunk,
+                                                                 std::span<std::byte> scratch) {
+  STEPSTONE_TRY(fate_.check_wanted(save_.step));
   const std::uint64_t offset = std::uint64_t{chunk} * leaf.record.chunk_size_bytes;
   const std::size_t size = leaf.record.chunk_size_at(chunk);
   const std::span<const std::byte> bytes =
@@ -596,9 +533,9 @@ Result<std::span<const std::byte>> StepWriter::Impl::read_chunk(PlannedLeaf& lea
   return bytes;
 }
 
-EncodedChunk StepWriter::Impl::encode_delta(PlannedLeaf& leaf, std::uint32_t chunk,
-                                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
-                                            RunSegment& segment) {
+EncodedChunk DatabaseStepSaver::encode_delta(PlannedLeaf& leaf, std::uint32_t chunk,
+                                             std::span<const std::byte> bytes,
+                                             ChunkEncoder& encoder, RunSegment& segment) {
   const EncodedChunk raw{.codec = Codec::kRaw, .bytes = bytes};
   const std::optional<ChunkBase> base = leaf.base->delta_base(leaf.record, chunk);
   if (!base) return raw;
@@ -610,9 +547,9 @@ EncodedChunk StepWriter::Impl::encode_delta(PlannedLeaf& leaf, std::uint32_t chu
   return encoded;
 }
 
-Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
-                                           std::span<const std::byte> bytes, ChunkEncoder& encoder,
-                                           RunSegment& segment) {
+Result<void> DatabaseStepSaver::write_chunk(PlannedLeaf& leaf, std::uint32_t chunk,
+                                            std::span<const std::byte> bytes, ChunkEncoder& encoder,
+                                            RunSegment& segment) {
   if (!segment.writer) {
     segment.writer = STEPSTONE_TRY(create_segment(SegmentContent::kChunks));
   }
@@ -635,7 +572,7 @@ Result<void> StepWriter::Impl::write_chunk(PlannedLeaf& leaf, std::uint32_t chun
   return {};
 }
 
-Result<void> StepWriter::Impl::write_records(
+Result<void> DatabaseStepSaver::write_records(
     const StepRecord& step,
     const std::function<Result<void>(std::string key, std::string value)>& put) {
   const std::string copy_key = step_copy_key(save_);
@@ -670,7 +607,7 @@ Result<void> StepWriter::Impl::write_records(
   return {};
 }
 
-Result<void> StepWriter::Impl::write_small(StoreImpl::Addition& addition) {
+Result<void> DatabaseStepSaver::write_small(StoreImpl::Addition& addition) {
   addition.record.placement = Placement::kSmall;
   std::vector<std::byte> scratch;
   for (PlannedLeaf& leaf : leaves_) {
@@ -693,7 +630,7 @@ Result<void> StepWriter::Impl::write_small(StoreImpl::Addition& addition) {
   return {};
 }
 
-StepWriter::StepWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+StepWriter::StepWriter(std::unique_ptr<StepSaver> impl) : impl_(std::move(impl)) {}
 
 StepWriter::~StepWriter() = default;
 
@@ -731,8 +668,8 @@ Result<std::unique_ptr<StepWriter>> StepWriter::replace(std::shared_ptr<StoreImp
   STEPSTONE_TRY(store->check_writable());
   const std::optional<SaveId> save = store->registry().begin_save(replacement.replaced().save.step);
   if (!save) return no_generation_left();
-  return std::unique_ptr<StepWriter>(
-      new StepWriter(std::make_unique<Impl>(std::move(store), *save, options, &replacement)));
+  return std::unique_ptr<StepWriter>(new StepWriter(
+      std::make_unique<DatabaseStepSaver>(std::move(store), *save, options, &replacement)));
 }
 
 Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
@@ -751,7 +688,7 @@ Result<std::unique_ptr<StepWriter>> Store::begin_save(std::uint64_t step,
   const std::optional<SaveId> save = store->registry().begin_save(step);
   if (!save) return no_generation_left();
   return std::unique_ptr<StepWriter>(
-      new StepWriter(std::make_unique<StepWriter::Impl>(std::move(store), *save, options)));
+      new StepWriter(std::make_unique<DatabaseStepSaver>(std::move(store), *save, options)));
 }
 
 }  // namespace stepstone

@@ -34,6 +34,7 @@ class Recompression;
 class Replacement;
 class StepContent;
 class StepReader;
+class StepSaver;
 class StepWriter;
 class StoreContent;
 class StoreImpl;
@@ -242,6 +243,14 @@ struct LeafInfo {
 // thread-safe, but for give_up().
 class StepWriter {
  public:
+  // A save of one step into a portable file of its own, which is at `file` from the commit on, and
+  // nothing before; engine/transfer.h tells how, and lists the errors. Of `options`, the
+  // compressions kAlways and kDelta compress all leaves, and the others none, so that they can be
+  // viewed; there is nothing to share with. `file_system`: as in OpenOptions.
+  static Result<std::unique_ptr<StepWriter>> into_file(
+      const std::filesystem::path& file, std::uint64_t step, const SaveOptions& options = {},
+      std::shared_ptr<rocksdb::FileSystem> file_system = nullptr);
+
   // Dropped without a commit: the step never existed.
   ~StepWriter();
   StepWriter(const StepWriter&) = delete;
@@ -284,15 +293,14 @@ class StepWriter {
  private:
   friend class Recompression;
   friend class Store;
-  class Impl;
-  explicit StepWriter(std::unique_ptr<Impl> impl);
+  explicit StepWriter(std::unique_ptr<StepSaver> impl);
   // A save of what `replacement`, which must outlive it, replaces. If that is not worth it, its
   // commit() does nothing and returns the record of the step as it is.
   static Result<std::unique_ptr<StepWriter>> replace(std::shared_ptr<StoreImpl> store,
                                                      const SaveOptions& options,
                                                      Replacement& replacement);
 
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<StepSaver> impl_;
 };
 
 // A leaf as it is stored: description, hashes, where its chunks are.

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,14 @@ Result<void> visit(const TreeStructure& structure, const TreeVisitor& visitor);
 // it uses alone. What it passes over is not looked into, and takes a few nanoseconds a node.
 // kNotFound: there is no such node. kCorrupt: there is less than the counts say.
 Result<TreeStructure> substructure(const TreeStructure& structure, const LeafPath& path);
+
+// The structure without the leaves that `keep` says no to, and without the containers that have
+// lost all of theirs; nullopt: nothing is left. Paths stay what they are, so that the children of a
+// list or tuple can only be left out from its end on: kInvalidArgument for any other. The errors of
+// `keep`; kCorrupt, as of visit().
+Result<std::optional<TreeStructure>> prune(
+    const TreeStructure& structure,
+    const std::function<Result<bool>(const std::string& encoded_path)>& keep);
 
 // The structure of a tree that is one leaf and nothing else.
 TreeStructure leaf_structure();

@@ -136,7 +136,8 @@ typedef struct stepstone_options {
 #define STEPSTONE_OPTIONS_INIT \
   { sizeof(stepstone_options), 1, 0, 0, 1200000, 1, 0, 1 }
 
-/* Opens the store in `directory`; `options` may be NULL: the defaults. INVALID_ARGUMENT: an option
+/* Opens the store in `directory`, or, read_only and without `create`, the portable file of that
+ * name; `options` may be NULL: the defaults. INVALID_ARGUMENT: an option
  * is impossible, or it is something else than a store. UNSUPPORTED: the options are larger than
  * this library knows. NOT_FOUND: nothing there, and it may not be made. BUSY: another process
  * writes to it. CORRUPT, IO, NO_SPACE, PERMISSION_DENIED, READ_ONLY. */
@@ -234,12 +235,13 @@ stepstone_code stepstone_metadata(stepstone_store* store, uint64_t step, char** 
 stepstone_code stepstone_metrics(stepstone_store* store, uint64_t step, char** json);
 stepstone_code stepstone_custom_metadata(stepstone_store* store, uint64_t step, char** json);
 void stepstone_text_free(char* text); /* NULL: nothing. */
-/* Copies one step into a new single checkpoint: a store directory at `path` with nothing but this
- * step (as number 0), as Checkpointer of the C++ API writes it; it is no portable file. Durable on
- * return. `replace` 1: what is there is replaced, atomically. Metrics stay behind; custom metadata
- * goes along. The whole step is in memory meanwhile. ALREADY_EXISTS: a checkpoint is there.
- * INVALID_ARGUMENT: something else is, or the path is inside a store. UNSUPPORTED: an item is of a
- * handler that is not the library's. NOT_FOUND, CORRUPT, IO, NO_SPACE, PERMISSION_DENIED, BUSY. */
+/* Copies one step into a new single checkpoint with nothing but this step (as number 0), as
+ * Checkpointer of the C++ API writes it: a portable file if `path` ends in ".stone", else a store
+ * directory. Durable on return. `replace` 1: what is there is replaced, atomically. Metrics stay
+ * behind; custom metadata goes along. The whole step is in memory meanwhile. ALREADY_EXISTS: a
+ * checkpoint is there. INVALID_ARGUMENT: something else is, or the path is inside a store.
+ * UNSUPPORTED: an item is of a handler that is not the library's. NOT_FOUND, CORRUPT, IO, NO_SPACE,
+ * PERMISSION_DENIED, BUSY. */
 stepstone_code stepstone_export(stepstone_store* store, uint64_t step, const char* path,
                                 int32_t replace);
 

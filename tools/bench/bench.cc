@@ -34,6 +34,7 @@ constexpr Workload kWorkloads[] = {
      run_compress},
     {{"scale", "1 MB to 2 GB (--all: 8 GB) and 10 to 1,000,000 leaves, with a fit"}, run_scale},
     {{"hash", "gpt2's bytes hashed in chunks of 256 KiB, and nothing else"}, run_hash},
+    {{"portable", "gpt2 exported into a portable file, imported, and read in place"}, run_portable},
 };
 
 const Workload* find_workload(std::string_view name) {

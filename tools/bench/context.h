@@ -103,5 +103,6 @@ Result<void> run_retire(Context& context);
 Result<void> run_compress(Context& context);
 Result<void> run_scale(Context& context);
 Result<void> run_hash(Context& context);
+Result<void> run_portable(Context& context);
 
 }  // namespace stepstone::bench
