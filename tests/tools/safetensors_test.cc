@@ -1,7 +1,7 @@
 // Goal: the reader accepts what the format allows and nothing else, whatever bytes it is given; the
 // writer writes what the safetensors library writes. Method: named attacks on the header and on the
 // file; headers that the library (version 0.8.0) wrote, kept here as text.
-#include "tools/safetensors.h"
+#include "tools/formats/safetensors.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tools/safetensors.h"
+#include "tools/formats/safetensors.h"
 
 namespace stepstone::tool {
 

@@ -11,7 +11,7 @@
 #include "format/chunk_codec.h"
 #include "tools/bench/context.h"
 #include "tools/bench/raw.h"
-#include "tools/safetensors.h"
+#include "tools/formats/safetensors.h"
 
 namespace stepstone::bench {
 namespace {

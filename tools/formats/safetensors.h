@@ -19,7 +19,7 @@
 
 #include "format/dtype.h"
 #include "format/error.h"
-#include "tools/system.h"
+#include "tools/formats/input_file.h"
 
 namespace stepstone::tool {
 
@@ -91,18 +91,15 @@ class SafetensorsFile {
   // since it was opened, or cannot be read.
   Result<void> read(std::uint64_t offset, std::span<std::byte> destination) const;
 
+  // The bytes of one of the header's tensors. Keeps the file open.
+  std::shared_ptr<const LeafSource> source(const SafetensorsTensor& tensor) const;
+
  private:
   SafetensorsFile() = default;
 
   Result<void> load();
-  Result<void> read_at(std::uint64_t position, std::span<std::byte> destination) const;
-  Result<void> check_unchanged() const;
 
-  std::string name_;  // The path as messages show it.
-  FileDescriptor descriptor_;
-  std::uint64_t size_bytes_ = 0;
-  std::int64_t modified_seconds_ = 0;
-  std::int64_t modified_nanoseconds_ = 0;
+  std::shared_ptr<const InputFile> file_;
   std::uint64_t data_position_ = 0;
   std::uint64_t data_size_bytes_ = 0;
   SafetensorsHeader header_;
