@@ -21,15 +21,17 @@ void add_rm(CommandLine& line);
 void add_keep(CommandLine& line);
 void add_gc(CommandLine& line);
 void add_recompress(CommandLine& line);
+void add_report(CommandLine& line);
+void add_serve(CommandLine& line);
 void add_bench(CommandLine& line);
 void add_completion(CommandLine& line);
 void add_man(CommandLine& line);
 
 // In the order in which the help lists them.
 inline constexpr void (*kVerbs[])(CommandLine& line) = {
-    add_import, add_ls,    add_du,         add_show,   add_cat,        add_diff,
-    add_stats,  add_watch, add_copy,       add_export, add_verify,     add_rm,
-    add_keep,   add_gc,    add_recompress, add_bench,  add_completion, add_man,
+    add_import,     add_ls,     add_du,     add_show,   add_cat,        add_diff, add_stats,
+    add_watch,      add_copy,   add_export, add_verify, add_rm,         add_keep, add_gc,
+    add_recompress, add_report, add_serve,  add_bench,  add_completion, add_man,
 };
 
 }  // namespace stepstone::tool
