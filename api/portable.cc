@@ -74,14 +74,13 @@ Result<void> check_names(const StepRecord& step, const PortableSelection& select
 Result<PortableCounters> export_open(const Store& store, std::optional<std::uint64_t> step,
                                      const std::filesystem::path& file,
                                      const PortableOptions& options) {
-  ExportOptions how{.steps = options.steps,
-                    .overwrite = options.force,
-                    .compress = options.compress,
-                    .share = options.share,
-                    .hooks = transfer_hooks(options.selection),
-                    .progress = options.progress,
-                    .should_stop = {},
-                    .file_system = nullptr};
+  ExportOptions how;
+  how.steps = options.steps;
+  how.overwrite = options.force;
+  how.compress = options.compress;
+  how.share = options.share;
+  how.hooks = transfer_hooks(options.selection);
+  how.progress = options.progress;
   if (step) how.steps = {*step};
   for (const std::uint64_t number : how.steps.value_or(store.steps())) {
     STEPSTONE_TRY(check_names(STEPSTONE_TRY(store.step_record(number)), options.selection));
