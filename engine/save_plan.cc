@@ -53,9 +53,9 @@ Result<void> check_paths(std::uint64_t step, const std::string& item,
     const std::string* const wanted = i < expected.size() ? &expected[i] : nullptr;
     const std::string* const given = i < paths.size() ? paths[i] : nullptr;
     if (wanted != nullptr && given != nullptr && *wanted == *given) continue;
-    const bool is_missing = given == nullptr || (wanted != nullptr && *wanted < *given);
+    const bool is_missing = wanted != nullptr && (given == nullptr || *wanted < *given);
     return fail(ErrorCode::kMismatch,
-                leaf_name(step, item, is_missing ? *wanted : *given) +
+                leaf_name(step, item, is_missing ? expected[i] : *paths[i]) +
                     (is_missing ? " is in the tree, but its value was not given"
                                 : " was given, but is not in the tree (or was given twice)"));
   }

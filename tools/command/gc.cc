@@ -17,6 +17,10 @@ Result<int> run_gc(const GcArguments& arguments, Console& console) {
   // What was there before the store is opened for writing, which begins to collect.
   const auto usage = [&](bool read_only) -> Result<StoreUsage> {
     const auto store = STEPSTONE_TRY(Store::open(arguments.store, {.read_only = read_only}));
+    if (!read_only && store->is_read_only()) {
+      return fail(ErrorCode::kReadOnly, printable(arguments.store.native()) +
+                                            " is a portable file: nothing in it can be freed");
+    }
     if (!read_only) store->wait_for_collector();
     StoreUsage result = STEPSTONE_TRY(store->usage());
     STEPSTONE_TRY(store->close());
