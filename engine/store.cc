@@ -56,7 +56,8 @@ Result<std::unique_ptr<Store>> Store::open(const std::filesystem::path& director
   // "run/" is the directory "run".
   const std::filesystem::path path = directory.has_filename() ? directory : directory.parent_path();
   if (is_regular_file(path, options)) {
-    return std::unique_ptr<Store>(new Store(STEPSTONE_TRY(PortableStore::open(path, options))));
+    auto file = STEPSTONE_TRY(PortableStore::open(path, options));
+    return std::unique_ptr<Store>(new Store(std::move(file)));
   }
   auto impl = std::make_shared<StoreImpl>(path, options);
   STEPSTONE_TRY(impl->open());

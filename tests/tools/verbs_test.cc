@@ -370,6 +370,50 @@ TEST_F(VerbsTest, GcTellsWhatIsStored) {
   expect_failure({"gc", store()}, 1, "busy", "");
 }
 
+// A portable file is read by the verbs that read stores, and says the same.
+TEST_F(VerbsTest, APortableFileIsReadLikeTheStoreItCameFrom) {
+  save_tree(path("run"), 1, params({1, 2, kNan, 4}, {5}), {.metrics = R"({"loss": 0.5})"});
+  save_tree(path("run"), 2, params({1, 2.5, 2, 4}, {5}), {.custom_metadata = R"({"a": 1})"});
+  const std::string file = store("run.stone");
+  ASSERT_EQ(answer_of({"export", store(), "-o", file})["step_count"], 2);
+  const auto expect_same = [&](const std::vector<std::string>& arguments, int exit_code = 0) {
+    std::vector<std::string> of_file = arguments;
+    for (std::string& word : of_file) {
+      if (word.starts_with(store())) word.replace(0, store().size(), file);
+    }
+    json expected = answer_of(arguments, exit_code);
+    json answer = answer_of(of_file, exit_code);
+    for (json* said : {&expected, &answer}) {
+      said->erase("store");
+      for (const char* side : {"a", "b"}) {
+        if (said->contains(side)) (*said)[side].erase("store");
+      }
+    }
+    EXPECT_EQ(answer, expected) << arguments.front();
+  };
+  expect_same({"ls", store()});
+  expect_same({"show", store(), "2"});
+  expect_same({"cat", store(), "1", "params/w[1:3]", "--force"});
+  expect_same({"stats", store(), "2"});
+  expect_same({"stats", store(), "--over-steps", "params/*"});
+  expect_same({"verify", store()});
+  expect_same({"verify", store(), "--leaves", "params/w"});
+  expect_same({"diff", at(1), at(2)}, 1);
+  EXPECT_EQ(answer_of({"du", file})["steps"].size(), 2U);
+  EXPECT_EQ(answer_of({"diff", at(2), file + ":2"})["equal"], true);
+  EXPECT_NE(text_of({"watch", file, "--once"}), "");
+  EXPECT_EQ(run_stepstone({"report", file, "-o", store("run.html")}).exit_code, 0);
+  // A step that was copied back is the one that was exported.
+  EXPECT_EQ(answer_of({"copy", file, store("back")})["step_count"], 2);
+  EXPECT_EQ(answer_of({"diff", at(1), at(1, "back")})["equal"], true);
+
+  for (const auto& verb : std::vector<std::vector<std::string>>{
+           {"rm", file, "1"}, {"keep", file, "--last", "1"}, {"gc", file}}) {
+    expect_failure(verb, 1, "read_only", "run.stone");
+  }
+  EXPECT_EQ(answer_of({"ls", file})["steps"].size(), 2U);
+}
+
 TEST_F(VerbsTest, WatchOnceTellsOfTheStepsThereAre) {
   save_tree(path("run"), 1, Tree(1), {.metrics = R"({"loss": 0.5})"});
   save_tree(path("run"), 2, Tree(2));
