@@ -9,6 +9,8 @@
 namespace stepstone::tool {
 namespace {
 
+std::string zeros(std::size_t size_bytes) { return std::string(size_bytes, '\0'); }
+
 using HostileNumpyTest = HostileFileTest;
 
 std::string npy(std::string_view literal, std::string_view data = "", int version = 1) {
@@ -203,8 +205,8 @@ std::vector<HostileFile> npz_files() {
       {"BombOfOverlaps", overlapping(2), ""},
       {"BombOfManyOverlaps", overlapping(5000), ""},
       {"BombInOneEntry",
-       raw_zip({deflated_entry("a.npy", npy(literal("'|u1'", "False", "(60000000,)")) +
-                                            std::string(50'000'000, '\0'))}),
+       raw_zip({deflated_entry("a.npy",
+                               npy(literal("'|u1'", "False", "(60000000,)")) + zeros(50'000'000))}),
        "follow the header"},
   };
 }

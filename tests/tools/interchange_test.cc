@@ -15,7 +15,7 @@
 namespace stepstone::tool {
 namespace {
 
-using json = nlohmann::json;
+using nlohmann::json;
 
 class InterchangeTest : public TemporaryDirectoryTest {
  protected:
@@ -179,7 +179,7 @@ TEST_F(InterchangeTest, ChosenLeavesKeepTheirPlaces) {
                                       "optimizer/param_groups[0]/params/{1}",
                                       "optimizer/param_groups[0]/params/{3}", "values/{3}"}));
   EXPECT_NE(refusal("none.pt", {"--leaves", "nothing"}).find("no leaf"), std::string::npos);
-  EXPECT_NE(refusal("none.pt", {"--leaves", "(", "--regex"}).find("("), std::string::npos);
+  EXPECT_NE(refusal("none.pt", {"--leaves", "(", "--regex"}).find('('), std::string::npos);
 }
 
 TEST_F(InterchangeTest, WhatAFormatCannotHoldIsNamedBeforeAFileIsBegun) {

@@ -15,7 +15,8 @@
 
 #include "format/error.h"
 
-namespace CLI {
+// CLI11 gave it this name.
+namespace CLI {  // NOLINT(readability-identifier-naming)
 class App;
 }
 
