@@ -43,6 +43,15 @@ class ServeTest : public TemporaryDirectoryTest {
   std::string token_;
 };
 
+// However soon after its beginning.
+TEST_F(ServeTest, ItCanBeEndedAtOnce) {
+  for (int round = 0; round < 50; ++round) {
+    const auto started = ReportServer::start({.store = store(), .item = std::nullopt, .port = 0});
+    ASSERT_TRUE(started.has_value()) << started.error().message;
+    EXPECT_NE((*started)->port(), port());
+  }
+}
+
 TEST_F(ServeTest, PageAndDataAreThereForWhoHasTheToken) {
   const HttpAnswer page = ask("/");
   EXPECT_EQ(page.status, 200);

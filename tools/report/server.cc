@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <httplib.h>
 
+#include <atomic>
 #include <charconv>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -74,7 +75,12 @@ class ReportServer::Impl {
                               options_.port, kLoopback));
     }
     port_ = static_cast<std::uint16_t>(port);
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      has_ended_ = true;
+    });
+    // A stop() before the thread listens would be lost, and its end waited for in vain.
+    while (!server_.is_running() && !has_ended_) std::this_thread::yield();
     return {};
   }
 
@@ -192,6 +198,7 @@ class ReportServer::Impl {
   std::mutex mutex_;
   std::shared_ptr<const Store> store_;  // Guarded by mutex_.
   httplib::Server server_;
+  std::atomic<bool> has_ended_ = false;
   std::thread thread_;
 };
 
