@@ -100,9 +100,10 @@ Result<void> measure_reads(Context& context, const State& state) {
       }
       return {};
     };
-    views.push_back(seconds_of([&] { result = view_all(); }) * 1e6 /
+    Result<void> viewed;
+    views.push_back(seconds_of([&] { viewed = view_all(); }) * 1e6 /
                     static_cast<double>(leaves.size()));
-    return result;
+    return viewed;
   }));
   STEPSTONE_TRY(check_read(*store, step, state, destination.bytes()));
   context.add_rate("restore_warm", state.size_bytes(), std::move(restores), std::move(limit));

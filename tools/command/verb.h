@@ -15,8 +15,7 @@
 
 #include "format/error.h"
 
-// CLI11 gave it this name.
-namespace CLI {  // NOLINT(readability-identifier-naming)
+namespace CLI {
 class App;
 }
 
