@@ -56,7 +56,7 @@ Result<std::vector<CountedLeaf>> count_step(const StepReader& step, const std::s
     if (!is_known) stored.push_back(&leaves[i].stored);
   }
   Progress progress("stats");
-  std::vector<LeafStatisticsResult> results =
+  const std::vector<LeafStatisticsResult> results =
       count_leaves(step, item, stored,
                    {.thread_count = thread_count,
                     .progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
@@ -65,9 +65,8 @@ Result<std::vector<CountedLeaf>> count_step(const StepReader& step, const std::s
   std::vector<CountedLeaf> counted;
   std::size_t next = 0;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    counted.push_back(
-        {.leaf = std::move(leaves[i]),
-         .statistics = known[i] != nullptr ? known[i]->statistics : std::move(results[next++])});
+    counted.push_back({.leaf = std::move(leaves[i]),
+                       .statistics = known[i] != nullptr ? known[i]->statistics : results[next++]});
   }
   return counted;
 }
