@@ -8,7 +8,9 @@ namespace stepstone::tool {
 namespace {
 
 void append(std::string& bytes, std::uint64_t number, std::size_t size) {
-  for (std::size_t i = 0; i < size; ++i) bytes += static_cast<char>(number >> (8 * i));
+  for (std::size_t i = 0; i < size; ++i) {
+    bytes += i < sizeof(number) ? static_cast<char>(number >> (8 * i)) : '\0';
+  }
 }
 
 std::uint64_t narrow(std::uint64_t number) { return std::min<std::uint64_t>(number, 0xFFFFFFFF); }
