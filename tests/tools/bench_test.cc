@@ -133,6 +133,16 @@ TEST_F(BenchTest, RetiringIsTimedAndItsWritesCounted) {
   EXPECT_GE(rows.at("written_bytes")["ratio"].get<double>(), 1);
 }
 
+TEST_F(BenchTest, APortableFileIsWrittenReadAndTakenIn) {
+  const auto rows = rows_of("portable", {"--codec", "none"});
+  expect_metrics(rows, {{"export", "MB/s"},
+                        {"import", "MB/s"},
+                        {"restore_warm", "MB/s"},
+                        {"view", "us"},
+                        {"1KiB-leaves open_first_leaf", "us"}});
+  EXPECT_EQ(rows.at("export")["leaf_count"], 444);
+}
+
 TEST_F(BenchTest, ScaleFitsALine) {
   const auto rows = rows_of("scale", {}, "100000");
   expect_metrics(rows,

@@ -11,6 +11,7 @@
 #include "tools/formats/atomic_file.h"
 #include "tools/formats/formats.h"
 #include "tools/formats/pickle.h"
+#include "tools/formats/strided_source.h"
 #include "tools/formats/zip_writer.h"
 
 namespace stepstone::tool {
@@ -88,16 +89,6 @@ class PickleWriter {
 
   std::string bytes_;
 };
-
-std::vector<std::uint64_t> strides_of(const std::vector<std::uint64_t>& shape) {
-  std::vector<std::uint64_t> strides(shape.size());
-  std::uint64_t stride = 1;
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    strides[axis] = stride;
-    stride *= std::max<std::uint64_t>(shape[axis], 1);
-  }
-  return strides;
-}
 
 // Little-endian, of a whole number in decimal; nullopt: longer than 255 bytes.
 std::optional<std::string> two_s_complement(std::string_view decimal) {
@@ -255,7 +246,7 @@ class TorchPickler {
     pickle_.code("tQ");
     pickle_.integer(0);
     pickle_.extents(leaf.info.shape);
-    pickle_.extents(strides_of(leaf.info.shape));
+    pickle_.extents(c_strides(leaf.info.shape));
     pickle_.code("\x89");
     pickle_.global("collections", "OrderedDict");
     pickle_.code(")R");
