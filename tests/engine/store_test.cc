@@ -491,6 +491,48 @@ TEST_F(StoreTest, VeryManyLeavesAreAllReadInTheOrderOfTheirPaths) {
   }
 }
 
+TEST_F(StoreTest, VeryManyLeavesBelowANodeAreReadWithoutThoseBesideIt) {
+  constexpr std::size_t kCount = 4000;
+  auto store = open({.create_if_missing = true, .thread_count = 3});
+  auto writer = *store->begin_save(1);
+  TreeStructure structure;
+  structure.kinds = {NodeKind::kDict};
+  structure.child_counts = {2, kCount, kCount};
+  const std::vector<std::string> names = {"b", "a"};
+  std::vector<LeafPath> paths;
+  for (const std::string& name : names) {
+    append_component(structure.labels, PathComponent::key(name));
+    structure.kinds.push_back(NodeKind::kDict);
+    for (std::size_t leaf = 0; leaf < kCount; ++leaf) {
+      const PathComponent label = PathComponent::key(std::to_string(leaf));
+      append_component(structure.labels, label);
+      structure.kinds.push_back(NodeKind::kLeaf);
+      paths.push_back({PathComponent::key(name), label});
+    }
+  }
+  ASSERT_TRUE(writer->put_item("state", "standard", structure));
+  for (const LeafPath& path : paths) {
+    ASSERT_TRUE(writer->put_leaf(
+        "state", *encode_path(path), {.dtype = DType::kUint8, .shape = {100}, .size_bytes = 100},
+        std::make_shared<stepstone::testing::OwnedSource>(content(1, 1, 0, 100))));
+  }
+  ASSERT_TRUE(writer->commit());
+  const auto reader = *store->read_step(1);
+  ASSERT_EQ(reader->record().placement, Placement::kSegments);
+  for (const std::string& name : names) {
+    const auto leaves = reader->read_leaves("state", {PathComponent::key(name)});
+    ASSERT_TRUE(leaves) << leaves.error().message;
+    std::vector<std::string> expected;
+    for (const LeafPath& path : paths) {
+      if (path[0] == PathComponent::key(name)) expected.push_back(*encode_path(path));
+    }
+    std::ranges::sort(expected);
+    std::vector<std::string> found;
+    for (const StoredLeaf& leaf : *leaves) found.push_back(leaf.encoded_path);
+    EXPECT_EQ(found, expected);
+  }
+}
+
 TEST_F(StoreTest, ItemsAreApart) {
   auto store = open();
   {
