@@ -41,6 +41,17 @@ void keep_used_sources(LeafRecord& record, std::vector<ChunkPlace>& places) {
   record.sources = std::move(used);
 }
 
+// Of the block of a chunk that stands at `place`.
+std::uint64_t block_size_at(const LeafRecord& record, std::uint32_t chunk, const ChunkPlace& place,
+                            std::size_t key_size) {
+  const std::size_t stored_size = record.stored_size_at(chunk);
+  const std::size_t padding_size =
+      record.codec_at(chunk) != Codec::kRaw
+          ? 0
+          : padding_size_bytes(place.offset_bytes, key_size, stored_size, place.alignment_bytes);
+  return chunk_block_size_bytes(key_size, padding_size + stored_size);
+}
+
 bool is_same_origin(const ChunkPlace& a, const ChunkPlace& b) {
   return a.save == b.save && a.source == b.source;
 }
@@ -54,13 +65,21 @@ std::uint64_t chunk_block_size_bytes(std::size_t key_size_bytes, std::size_t val
   return header_size_bytes + internal_key_size_bytes + value_size_bytes + kBytesBehindValue;
 }
 
+std::size_t padding_size_bytes(std::uint64_t offset_bytes, std::size_t key_size_bytes,
+                               std::size_t chunk_size_bytes, std::uint32_t alignment_bytes) {
+  if (alignment_bytes == 0) return 0;
+  const std::uint64_t begin = offset_bytes +
+                              chunk_block_size_bytes(key_size_bytes, chunk_size_bytes) -
+                              kBytesBehindValue - chunk_size_bytes;
+  return static_cast<std::size_t>(-begin & (alignment_bytes - 1));
+}
+
 std::uint64_t value_offset_bytes(const LeafRecord& record, std::string_view item,
                                  std::string_view encoded_path, std::uint32_t chunk,
                                  const ChunkPlace& place) {
   const std::size_t key_size = key_size_bytes(record, place.source, item, encoded_path);
-  const std::size_t value_size = record.stored_size_at(chunk);
-  return place.offset_bytes + chunk_block_size_bytes(key_size, value_size) - kBytesBehindValue -
-         value_size;
+  return place.offset_bytes + block_size_at(record, chunk, place, key_size) - kBytesBehindValue -
+         record.stored_size_at(chunk);
 }
 
 std::vector<ChunkPlace> places_of(const LeafRecord& record, SaveId own, std::string_view item,
@@ -72,18 +91,19 @@ std::vector<ChunkPlace> places_of(const LeafRecord& record, SaveId own, std::str
   places.reserve(count);
   std::uint32_t key_source = ~std::uint32_t{0};
   std::size_t key_size = 0;
-  const auto block_size_at = [&](std::uint32_t chunk, std::uint32_t source) {
-    if (source != key_source) {
-      key_source = source;
-      key_size = key_size_bytes(record, source, item, encoded_path);
+  const auto size_at = [&](std::uint32_t chunk, const ChunkPlace& place) {
+    if (place.source != key_source) {
+      key_source = place.source;
+      key_size = key_size_bytes(record, place.source, item, encoded_path);
     }
-    return chunk_block_size_bytes(key_size, record.stored_size_at(chunk));
+    return block_size_at(record, chunk, place, key_size);
   };
   auto extent = std::upper_bound(
       record.extents.begin(), record.extents.end(), first,
       [](std::uint32_t chunk, const ChunkExtent& e) { return chunk < e.first_chunk; });
   const std::uint32_t begin = extent == record.extents.begin() ? first : (--extent)->first_chunk;
   ChunkPlace place;
+  place.alignment_bytes = record.alignment_bytes;
   for (std::uint32_t chunk = begin; chunk < first + count; ++chunk) {
     const ChunkOrigin* const origin = record.origin_of(chunk);
     place.save = origin == nullptr ? own : origin->save;
@@ -94,7 +114,7 @@ std::vector<ChunkPlace> places_of(const LeafRecord& record, SaveId own, std::str
       ++extent;
     }
     if (chunk >= first) places.push_back(place);
-    if (place.has_extent()) place.offset_bytes += block_size_at(chunk, place.source);
+    if (place.has_extent()) place.offset_bytes += size_at(chunk, place);
   }
   return places;
 }
@@ -105,10 +125,15 @@ void set_places(LeafRecord& record, SaveId own, std::string_view item,
   record.origins.clear();
   record.extents.clear();
   keep_used_sources(record, places);
+  record.alignment_bytes = record.bases.empty() ? 0 : kChunkAlignmentBytes;
+  for (const ChunkPlace& place : places) {
+    record.alignment_bytes = std::max(record.alignment_bytes, place.alignment_bytes);
+  }
   // An extent reaches to the next one, so that the gap behind a run of unknown place could not be
-  // told from the run.
-  const bool has_extents = std::all_of(places.begin(), places.end(),
-                                       [](const ChunkPlace& place) { return place.has_extent(); });
+  // told from the run; and an alignment holds for all of them.
+  const bool has_extents = std::all_of(places.begin(), places.end(), [&](const ChunkPlace& place) {
+    return place.has_extent() && place.alignment_bytes == record.alignment_bytes;
+  });
   ChunkPlace expected;  // What the runs so far say about the next chunk.
   for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
     const ChunkPlace& place = places[chunk];
@@ -125,8 +150,8 @@ void set_places(LeafRecord& record, SaveId own, std::string_view item,
       record.extents.push_back({chunk, place.segment, place.offset_bytes});
     }
     expected = place;
-    expected.offset_bytes += chunk_block_size_bytes(
-        key_size_bytes(record, place.source, item, encoded_path), record.stored_size_at(chunk));
+    expected.offset_bytes += block_size_at(
+        record, chunk, place, key_size_bytes(record, place.source, item, encoded_path));
   }
 }
 

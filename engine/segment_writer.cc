@@ -31,6 +31,16 @@ Result<void> SegmentWriter::put(std::string_view key, std::string_view value) {
   return to_result(writer_->Put(key, value), kWhat);
 }
 
+Result<void> SegmentWriter::put_aligned(std::string_view key, std::span<const std::byte> chunk) {
+  const std::string_view bytes(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+  const std::size_t padding_size =
+      padding_size_bytes(next_offset_bytes_, key.size(), chunk.size(), kChunkAlignmentBytes);
+  if (padding_size == 0) return put(key, bytes);
+  padded_.assign(padding_size, '\0');
+  padded_.append(bytes);
+  return put(key, padded_);
+}
+
 Result<SegmentInfo> SegmentWriter::finish() {
   rocksdb::ExternalSstFileInfo file;
   STEPSTONE_TRY(to_result(writer_->Finish(&file), kWhat));

@@ -3,6 +3,7 @@
 
 #include <rocksdb/sst_file_writer.h>
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,9 @@ class SegmentWriter {
   // Keys must rise.
   Result<void> put(std::string_view key, std::string_view value);
 
+  // A raw chunk, brought to a multiple of kChunkAlignmentBytes in the file.
+  Result<void> put_aligned(std::string_view key, std::span<const std::byte> chunk);
+
   // Where the next entry of a segment of chunks will begin.
   std::uint64_t next_offset_bytes() const { return next_offset_bytes_; }
 
@@ -37,6 +41,7 @@ class SegmentWriter {
   std::string path_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
   std::uint64_t next_offset_bytes_ = 0;
+  std::string padded_;
 };
 
 // Reads [offset, offset + size) of a file into `bytes`. kCorrupt: the file is shorter.

@@ -13,6 +13,7 @@
 #include "engine/rocksdb_support.h"
 #include "format/assert.h"
 #include "format/leaf_path.h"
+#include "format/limits.h"
 
 namespace stepstone {
 namespace {
@@ -33,6 +34,19 @@ std::string open_path(const LeafPath& path) {
   std::string encoded;
   for (const PathComponent& component : path) append_component(encoded, component);
   return encoded;
+}
+
+// What the value of a raw chunk of `size_bytes` holds behind its padding. kCorrupt: it is too
+// short, or has more in front than `alignment_bytes` allows.
+Result<std::span<const std::byte>> without_padding(std::span<const std::byte> value,
+                                                   std::size_t size_bytes,
+                                                   std::uint32_t alignment_bytes) {
+  const std::size_t padding_size_max = std::max<std::uint32_t>(alignment_bytes, 1) - 1;
+  if (value.size() < size_bytes || value.size() - size_bytes > padding_size_max) {
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("it has {} bytes instead of {}", value.size(), size_bytes));
+  }
+  return value.last(size_bytes);
 }
 
 // A look-up takes longer than reading less than this.
@@ -250,8 +264,14 @@ Result<void> StepReaderImpl::read_base(std::string_view item, std::string_view e
   const auto value =
       STEPSTONE_TRY(get(key_of_base(item, encoded_path, record, base), /*is_chunk=*/true));
   if (!value) return fail(ErrorCode::kCorrupt, "it is gone");
+  std::span<const std::byte> stored = as_bytes(value->ToStringView());
+  if (base.codec == Codec::kRaw) {
+    // `record` may be one that is being saved, which has no alignment yet; the hash decides.
+    stored =
+        STEPSTONE_TRY(without_padding(stored, destination.size(), limits::kChunkAlignmentBytesMax));
+  }
   const ChunkScratchPool::Lease scratch = scratches_.take();
-  STEPSTONE_TRY(scratch->decoder.decode(base.codec, as_bytes(value->ToStringView()), destination));
+  STEPSTONE_TRY(scratch->decoder.decode(base.codec, stored, destination));
   if (hash128(destination) != base.hash) {
     return fail(ErrorCode::kCorrupt, "the bytes do not match their hash");
   }
@@ -303,7 +323,7 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
                        chunk);
   };
   const auto copy_checked = [&](std::span<const std::byte> bytes) -> Result<void> {
-    if (bytes.size() != record.chunk_size_at(chunk) || hash128(bytes) != record.hashes[chunk]) {
+    if (hash128(bytes) != record.hashes[chunk]) {
       return fail(ErrorCode::kCorrupt, name() + ": the bytes do not match their hash");
     }
     if (!destination.empty()) {
@@ -317,7 +337,10 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
   if (!value) return fail(ErrorCode::kCorrupt, name() + ": it is gone");
   const std::span<const std::byte> stored = as_bytes(value->ToStringView());
   const Codec codec = record.codec_at(chunk);
-  if (codec == Codec::kRaw) return copy_checked(stored);
+  if (codec == Codec::kRaw) {
+    return copy_checked(STEPSTONE_TRY_CONTEXT(
+        without_padding(stored, record.chunk_size_at(chunk), record.alignment_bytes), name()));
+  }
   const ChunkScratchPool::Lease scratch = scratches_.take();
   scratch->decoded.resize(record.chunk_size_at(chunk));
   if (codec != Codec::kDelta) {

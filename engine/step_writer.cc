@@ -556,7 +556,8 @@ Result<void> DatabaseStepSaver::write_chunk(PlannedLeaf& leaf, std::uint32_t chu
   leaf.places[chunk] = {.save = save_,
                         .source = 0,
                         .segment = segment.number,
-                        .offset_bytes = segment.writer->next_offset_bytes()};
+                        .offset_bytes = segment.writer->next_offset_bytes(),
+                        .alignment_bytes = kChunkAlignmentBytes};
   EncodedChunk encoded{.codec = Codec::kRaw, .bytes = bytes};
   if (leaf.is_delta) encoded = encode_delta(leaf, chunk, bytes, encoder, segment);
   if (leaf.is_encoded && encoded.codec == Codec::kRaw)
@@ -566,8 +567,10 @@ Result<void> DatabaseStepSaver::write_chunk(PlannedLeaf& leaf, std::uint32_t chu
     leaf.record.stored_sizes[chunk] = static_cast<std::uint32_t>(encoded.bytes.size());
     encoded_bytes_ += bytes.size();
   }
-  STEPSTONE_TRY_CONTEXT(segment.writer->put(chunk_key(save_, *leaf.item, leaf.encoded_path, chunk),
-                                            as_text(encoded.bytes)),
+  const std::string key = chunk_key(save_, *leaf.item, leaf.encoded_path, chunk);
+  STEPSTONE_TRY_CONTEXT(encoded.codec == Codec::kRaw
+                            ? segment.writer->put_aligned(key, encoded.bytes)
+                            : segment.writer->put(key, as_text(encoded.bytes)),
                         leaf_name_of(leaf));
   return {};
 }

@@ -20,6 +20,7 @@ inline constexpr std::size_t kRankMax = 32;
 inline constexpr std::uint32_t kChunkSizeBytesMin = std::uint32_t{4} << 10;
 inline constexpr std::uint32_t kChunkSizeBytesMax = std::uint32_t{16} << 20;
 inline constexpr std::uint32_t kChunksPerLeafMax = std::uint32_t{1} << 22;
+inline constexpr std::uint32_t kChunkAlignmentBytesMax = std::uint32_t{4} << 10;
 inline constexpr std::uint64_t kLeafSizeBytesMax = std::uint64_t{1} << 40;
 
 // RocksDB 7.8 truncates values of 4 GiB without a word, and flatbuffers end at 2 GiB.

@@ -246,6 +246,7 @@ Result<PortableLeaf> PortableFile::load_leaf(std::string_view key, const Place& 
       !leaf.record_.bases.empty()) {
     return corrupt("a leaf that refers to a store");
   }
+  if (leaf.record_.alignment_bytes != 0) return corrupt("a leaf with padding between its chunks");
   leaf.chunk_offsets_ = STEPSTONE_TRY(chunk_offsets(leaf.record_, place.offset));
   return leaf;
 }

@@ -78,7 +78,7 @@ Result<void> check_version(std::uint64_t version, std::uint64_t required_feature
                 "portable file in format version " + std::to_string(version) +
                     "; this build reads version " + std::to_string(kFormatVersion));
   }
-  if ((required_features & ~kKnownFeatures) != 0) {
+  if (required_features != 0) {
     return fail(ErrorCode::kUnsupported,
                 "portable file needs a feature that this build does not have");
   }

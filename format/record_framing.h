@@ -63,11 +63,11 @@ inline flatbuffers::Offset<flatbuffers::String> create_text(flatbuffers::FlatBuf
                       : builder.CreateString(text.data(), text.size());
 }
 
-inline auto create_header(flatbuffers::FlatBufferBuilder& builder, std::string_view key) {
-  // Only what a record makes use of is required of its reader, and nothing is defined yet.
-  constexpr std::uint64_t kRequiredFeatures = 0;
+// Only what a record makes use of is required of its reader.
+inline auto create_header(flatbuffers::FlatBufferBuilder& builder, std::string_view key,
+                          std::uint64_t required_features = 0) {
   const auto key_bytes = create_bytes(builder, key);
-  return schema::CreateHeader(builder, kFormatVersion, kRequiredFeatures, key_bytes);
+  return schema::CreateHeader(builder, kFormatVersion, required_features, key_bytes);
 }
 
 // Closes a finished flatbuffer with its hash.
@@ -95,7 +95,7 @@ template <typename Table>
 class VerifiedRecord {
  public:
   static Result<VerifiedRecord> open(std::string_view bytes, std::string_view key,
-                                     const char* identifier) {
+                                     const char* identifier, std::uint64_t known_features = 0) {
     if (bytes.size() > limits::kRecordSizeBytesMax + kTrailerSizeBytes) {
       return corrupt("record of " + std::to_string(bytes.size()) + " bytes is over the limit");
     }
@@ -121,7 +121,7 @@ class VerifiedRecord {
                   "record in format version " + std::to_string(header->format_version()) +
                       "; this build reads version " + std::to_string(kFormatVersion));
     }
-    if ((header->required_features() & ~kKnownFeatures) != 0) {
+    if ((header->required_features() & ~known_features) != 0) {
       return fail(ErrorCode::kUnsupported, "record needs a feature that this build does not have");
     }
     if (view(header->key()) != key) return corrupt("record belongs to another key");

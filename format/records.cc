@@ -4,6 +4,7 @@
 #include "format/records.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "format/assert.h"
 #include "format/limits.h"
@@ -96,6 +97,16 @@ Result<void> check_bases(const LeafRecord& record) {
   return {};
 }
 
+Result<void> check_alignment(const LeafRecord& record) {
+  const std::uint32_t alignment = record.alignment_bytes;
+  if (alignment == 0) return {};
+  if (!std::has_single_bit(alignment) || alignment > limits::kChunkAlignmentBytesMax ||
+      record.inline_bytes || record.chunk_count() == 0) {
+    return corrupt("leaf record: impossible alignment");
+  }
+  return {};
+}
+
 // What must hold for a leaf record, whether it is about to be written or was just read.
 Result<void> check_leaf(const LeafRecord& record) {
   if (record.dtype.has_value() != (record.kind == LeafKind::kArray)) {
@@ -157,6 +168,7 @@ Result<void> check_leaf(const LeafRecord& record) {
     }
     first_free = std::uint64_t{origin.first_chunk} + origin.chunk_count;
   }
+  STEPSTONE_TRY(check_alignment(record));
   STEPSTONE_TRY(check_places(record));
   return check_bases(record);
 }
@@ -499,7 +511,8 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
   STEPSTONE_TRY(check(record));
   flatbuffers::FlatBufferBuilder builder(256 + record.hashes.size() * sizeof(Hash128) +
                                          (record.inline_bytes ? record.inline_bytes->size() : 0));
-  const auto header = create_header(builder, key);
+  const auto header =
+      create_header(builder, key, record.alignment_bytes != 0 ? kFeatureAlignment : 0);
   const auto shape = builder.CreateVector(record.shape);
   const auto hashes = builder.CreateVectorOfStructs(
       reinterpret_cast<const schema::Hash*>(record.hashes.data()), record.hashes.size());
@@ -567,13 +580,17 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
   table.add_stored_sizes(stored_sizes);
   table.add_extents(extents);
   table.add_bases(bases);
+  table.add_alignment(record.alignment_bytes);
   schema::FinishLeafRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
 
 Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view key) {
-  const auto table = STEPSTONE_TRY(
-      VerifiedRecord<schema::LeafRecord>::open(bytes, key, schema::LeafRecordIdentifier()));
+  const auto table = STEPSTONE_TRY(VerifiedRecord<schema::LeafRecord>::open(
+      bytes, key, schema::LeafRecordIdentifier(), kFeatureAlignment));
+  if ((table->header()->required_features() == 0) != (table->alignment() == 0)) {
+    return corrupt("leaf record: its features do not fit what it holds");
+  }
   if (is_misaligned(table->shape()) || is_misaligned(table->hashes()) ||
       is_misaligned(table->origins()) || is_misaligned(table->extents()) ||
       is_misaligned(table->bases())) {
@@ -644,6 +661,7 @@ Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view k
                               .hash = from_schema(&base->hash())});
     }
   }
+  record.alignment_bytes = table->alignment();
   STEPSTONE_TRY(check_leaf(record).map_error(as_damage_error));
   return record;
 }

@@ -26,8 +26,9 @@
 namespace stepstone {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
-// Bits of `required_features` that this version understands: none are defined yet.
-inline constexpr std::uint64_t kKnownFeatures = 0;
+// Bits of `required_features`. In a LeafRecord: it has an alignment. In everything else there are
+// none yet.
+inline constexpr std::uint64_t kFeatureAlignment = 1;
 
 struct StoreRecord {
   Hash128 store_id;
@@ -147,6 +148,10 @@ struct LeafRecord {
   std::vector<std::uint32_t> stored_sizes;  // One per chunk, in bytes; empty: those of the chunks.
   std::vector<ChunkExtent> extents;
   std::vector<ChunkBase> bases;  // One per chunk of codec delta, ascending.
+  // The values of raw chunks, the leaf's and of its bases, may begin with zeros, fewer than this,
+  // that do not belong to the chunk. Where extents lead they are as many as bring the chunk to a
+  // multiple of it in the file. 0 or a power of two.
+  std::uint32_t alignment_bytes = 0;
 
   bool operator==(const LeafRecord&) const = default;
 

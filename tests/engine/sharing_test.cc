@@ -214,9 +214,74 @@ TEST_F(SharingTest, ExtentsLeadToEveryChunk) {
         const auto place =
             places_of(leaf.record, reader.record().save, "state", leaf.encoded_path, chunk, 1);
         EXPECT_EQ(place[0].offset_bytes, places[chunk].offset_bytes);
+        EXPECT_EQ(value_offset_bytes(leaf.record, "state", leaf.encoded_path, chunk, place[0]) %
+                      kChunkAlignmentBytes,
+                  0);
       }
     }
   }
+}
+
+// A raw leaf of `count` chunks of 4 KiB, the last one a byte short.
+LeafRecord raw_record(std::uint32_t count) {
+  LeafRecord record;
+  record.kind = LeafKind::kBytes;
+  record.size_bytes = count * std::uint64_t{kChunk} - 1;
+  record.chunk_size_bytes = kChunk;
+  record.hashes.resize(count);
+  return record;
+}
+
+// One behind the other in one segment, as a writer lays them.
+std::vector<ChunkPlace> laid_places(const LeafRecord& record, SaveId save,
+                                    std::uint64_t offset_bytes, std::uint32_t alignment_bytes) {
+  std::vector<ChunkPlace> places;
+  for (std::uint32_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+    places.push_back({save, 0, 0, offset_bytes, alignment_bytes});
+    const std::size_t key_size = chunk_key(save, "state", "w", chunk).size();
+    const std::size_t chunk_size = record.chunk_size_at(chunk);
+    offset_bytes += chunk_block_size_bytes(
+        key_size,
+        padding_size_bytes(offset_bytes, key_size, chunk_size, alignment_bytes) + chunk_size);
+  }
+  return places;
+}
+
+TEST(ChunkPlaces, OneExtentSaysWhereARunIs) {
+  const SaveId save = {.step = 3, .generation = 1};
+  for (const std::uint32_t alignment_bytes : {0U, 1U, 64U, 4096U}) {
+    SCOPED_TRACE(alignment_bytes);
+    LeafRecord record = raw_record(9);
+    const auto laid = laid_places(record, save, 1000, alignment_bytes);
+    set_places(record, save, "state", "w", laid);
+    EXPECT_EQ(record.alignment_bytes, alignment_bytes);
+    ASSERT_EQ(record.extents.size(), 1);
+    const auto places = places_of(record, save, "state", "w", 0, 9);
+    for (std::uint32_t chunk = 0; chunk < 9; ++chunk) {
+      EXPECT_EQ(places[chunk].offset_bytes, laid[chunk].offset_bytes) << chunk;
+      const std::uint64_t begin = value_offset_bytes(record, "state", "w", chunk, places[chunk]);
+      if (alignment_bytes != 0) {
+        EXPECT_EQ(begin % alignment_bytes, 0) << chunk;
+      }
+    }
+  }
+}
+
+// A step may share chunks with one that was saved before there were alignments. Then the keys lead
+// to them, and a reader knows that there may be padding.
+TEST(ChunkPlaces, OfDifferentAlignmentsAreNoExtents) {
+  const SaveId old_save = {.step = 2, .generation = 1};
+  const SaveId save = {.step = 3, .generation = 2};
+  LeafRecord record = raw_record(4);
+  auto places = laid_places(record, save, 1000, 64);
+  places[1] = {old_save, 0, 0, 77, 0};
+  set_places(record, save, "state", "w", places);
+  EXPECT_EQ(record.alignment_bytes, 64);
+  EXPECT_TRUE(record.extents.empty());
+  const auto found = places_of(record, save, "state", "w", 0, 4);
+  EXPECT_EQ(found[1].save, old_save);
+  EXPECT_EQ(found[2].save, save);
+  for (const ChunkPlace& place : found) EXPECT_EQ(place.alignment_bytes, 64);
 }
 
 // An extent is a hint: a wrong one costs time, not data.
@@ -230,7 +295,7 @@ TEST_F(SharingTest, AWrongExtentIsNotFollowed) {
   std::vector<std::byte> bytes(kChunk);
   ChunkPlace place =
       places_of(leaf.record, reader.record().save, "state", leaf.encoded_path, 3, 1)[0];
-  place.offset_bytes += 1;
+  place.offset_bytes += kChunkAlignmentBytes;
   EXPECT_FALSE(reader.read_chunk_at("state", leaf, 3, place, bytes));
   place.offset_bytes = ~std::uint64_t{0} - 100;
   EXPECT_FALSE(reader.read_chunk_at("state", leaf, 3, place, bytes));
@@ -239,6 +304,27 @@ TEST_F(SharingTest, AWrongExtentIsNotFollowed) {
   EXPECT_TRUE(reader.read_chunk("state", leaf, 3, 0, bytes));
   const std::vector<std::byte> saved = three_leaves()[0];
   EXPECT_EQ(bytes, std::vector<std::byte>(saved.begin() + 3 * kChunk, saved.begin() + 4 * kChunk));
+}
+
+// As a leaf is read whose chunks have moved: by their keys, without what stands in front of them.
+TEST_F(SharingTest, PaddingIsNotReadAsPartOfAChunk) {
+  const std::vector<std::byte> saved = three_leaves()[0];
+  save(1, three_leaves());
+  const auto reader = *store_->read_step(1);
+  StoredLeaf leaf = *reader->read_leaf("state", leaf_path(0));
+  ASSERT_EQ(leaf.record.alignment_bytes, kChunkAlignmentBytes);
+  leaf.record.extents.clear();
+  std::vector<std::byte> bytes(saved.size());
+  const auto read = reader->read_bytes("state", leaf, 0, bytes);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_TRUE(bytes == saved);
+  // More in front of a chunk than its record allows is damage.
+  leaf.record.alignment_bytes = 0;
+  const auto refused = reader->read_bytes("state", leaf, 0, bytes);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kCorrupt);
+  EXPECT_NE(refused.error().message.find("instead of 4096"), std::string::npos)
+      << refused.error().message;
 }
 
 }  // namespace

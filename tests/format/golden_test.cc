@@ -50,6 +50,8 @@ std::vector<Golden> records() {
        encode(test::sample_shared_leaf_record(), test::sample_leaf_key()).value()},
       {"leaf_record_delta.hex",
        encode(test::sample_delta_leaf_record(), test::sample_leaf_key()).value()},
+      {"leaf_record_aligned.hex",
+       encode(test::sample_aligned_leaf_record(), test::sample_leaf_key()).value()},
       {"step_record_shared.hex",
        encode(test::sample_shared_step_record(), step_record_key(step.save.step)).value()},
   };
@@ -189,6 +191,8 @@ TEST(Golden, RecordsAreReadAsTheyWere) {
             test::sample_shared_leaf_record());
   EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_delta.hex"), test::sample_leaf_key()),
             test::sample_delta_leaf_record());
+  EXPECT_EQ(decode_leaf_record(golden_bytes("leaf_record_aligned.hex"), test::sample_leaf_key()),
+            test::sample_aligned_leaf_record());
   EXPECT_EQ(decode_step_record(golden_bytes("step_record_shared.hex"), step_record_key(1000)),
             test::sample_shared_step_record());
 }

@@ -54,6 +54,7 @@ struct LeafFields {
   std::vector<std::uint32_t> stored_sizes = {4096, 4096, 4096};
   std::vector<schema::Extent> extents = {{0, 1, 0}, {4096, 0, 2}};
   std::vector<schema::Base> bases;
+  std::uint32_t alignment = 0;
 
   void clear_places() {
     origins.clear();
@@ -78,7 +79,7 @@ struct LeafFields {
             inline_bytes ? &*inline_bytes : nullptr, codecs.empty() ? nullptr : &codecs,
             origins.empty() ? nullptr : &origins, sources.empty() ? nullptr : &source_offsets,
             stored_sizes.empty() ? nullptr : &stored_sizes, extents.empty() ? nullptr : &extents,
-            bases.empty() ? nullptr : &bases),
+            bases.empty() ? nullptr : &bases, alignment),
         schema::LeafRecordIdentifier());
     return sealed(builder);
   }
@@ -197,7 +198,9 @@ TYPED_TEST(EveryKind, OfANewerVersionOrWithAnUnknownFeatureIsUnsupported) {
       {"the next version", [](Fields& f) { f.header.format_version = 2; }, ErrorCode::kUnsupported},
       {"a far version", [](Fields& f) { f.header.format_version = 0xFFFFFFFF; },
        ErrorCode::kUnsupported},
-      {"the first feature", [](Fields& f) { f.header.required_features = 1; },
+      {"the first feature that no record has", [](Fields& f) { f.header.required_features = 2; },
+       ErrorCode::kUnsupported},
+      {"it and another", [](Fields& f) { f.header.required_features = 2 | kFeatureAlignment; },
        ErrorCode::kUnsupported},
       {"the last feature", [](Fields& f) { f.header.required_features = std::uint64_t{1} << 63; },
        ErrorCode::kUnsupported},
@@ -220,6 +223,56 @@ TYPED_TEST(EveryKind, UnderAnotherKeyIsRefusedThoughItsHashFits) {
   EXPECT_TRUE(decode(bytes, key).has_value());
   ASSERT_FALSE(decode(misplaced, key).has_value());
   EXPECT_EQ(decode(misplaced, key).error().code, ErrorCode::kCorrupt);
+}
+
+template <typename Fields>
+class EveryKindWithoutAlignment : public testing::Test {};
+using KindsWithoutAlignment = testing::Types<StoreFields, StepFields, ItemFields>;
+TYPED_TEST_SUITE(EveryKindWithoutAlignment, KindsWithoutAlignment);
+
+TYPED_TEST(EveryKindWithoutAlignment, HasNoSuchFeature) {
+  using Fields = TypeParam;
+  expect_refused<Fields>({
+      {"alignment", [](Fields& f) { f.header.required_features = kFeatureAlignment; },
+       ErrorCode::kUnsupported},
+  });
+}
+
+TEST(HostileLeafRecord, WithAnImpossibleAlignmentIsRefused) {
+  const auto align = [](LeafFields& f, std::uint32_t alignment) {
+    f.header.required_features = kFeatureAlignment;
+    f.alignment = alignment;
+  };
+  LeafFields fields;
+  align(fields, 64);
+  const auto record = fields.decode();
+  ASSERT_TRUE(record.has_value()) << record.error().message;
+  EXPECT_EQ(record->alignment_bytes, 64U);
+  expect_refused<LeafFields>({
+      {"the feature and no alignment", [&](auto& f) { align(f, 0); }},
+      {"an alignment without the feature", [](auto& f) { f.alignment = 64; }},
+      {"no power of two", [&](auto& f) { align(f, 96); }},
+      {"more than there may be", [&](auto& f) { align(f, 2 * limits::kChunkAlignmentBytesMax); }},
+      {"2^31", [&](auto& f) { align(f, std::uint32_t{1} << 31); }},
+      {"all bits", [&](auto& f) { align(f, 0xFFFFFFFF); }},
+      {"of inline bytes",
+       [&](auto& f) {
+         align(f, 64);
+         f.clear_places();
+         f.shape = {3};
+         f.size_bytes = 12;
+         f.hashes.resize(1);
+         f.inline_bytes.emplace(12);
+       }},
+      {"of no chunks",
+       [&](auto& f) {
+         align(f, 64);
+         f.clear_places();
+         f.shape = {0};
+         f.size_bytes = 0;
+         f.hashes.clear();
+       }},
+  });
 }
 
 TEST(HostileLeafRecord, IsRefused) {

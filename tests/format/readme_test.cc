@@ -156,6 +156,7 @@ TEST(Specification, ListsEveryLimitWithItsValue) {
       {"kChunkSizeBytesMin", number(limits::kChunkSizeBytesMin)},
       {"kChunkSizeBytesMax", number(limits::kChunkSizeBytesMax)},
       {"kChunksPerLeafMax", number(limits::kChunksPerLeafMax)},
+      {"kChunkAlignmentBytesMax", number(limits::kChunkAlignmentBytesMax)},
       {"kLeafSizeBytesMax", number(limits::kLeafSizeBytesMax)},
       {"kRecordSizeBytesMax", number(limits::kRecordSizeBytesMax)},
       {"kInlineSizeBytesMax", number(limits::kInlineSizeBytesMax)},

@@ -193,6 +193,9 @@ LeafRecord random_leaf(Random& random) {
                               static_cast<std::uint32_t>(random.below(limits::kSegmentsPerStepMax)),
                               random.bits()});
   }
+  if (chunk_count > 0 && random.one_in(2)) {
+    record.alignment_bytes = std::uint32_t{1} << random.below(13);
+  }
   return record;
 }
 

@@ -110,6 +110,13 @@ inline LeafRecord sample_shared_leaf_record() {
   return record;
 }
 
+// The same, each chunk brought to a multiple of 64 in its file.
+inline LeafRecord sample_aligned_leaf_record() {
+  LeafRecord record = sample_shared_leaf_record();
+  record.alignment_bytes = 64;
+  return record;
+}
+
 // float32 (3, 1024) in three chunks, of which two are deltas of chunks in earlier saves.
 inline LeafRecord sample_delta_leaf_record() {
   LeafRecord record = sample_shared_leaf_record();
