@@ -18,6 +18,7 @@ newest 3 kept): per step; shared (3 steps of gpt2, one leaf changed between them
 """
 
 import argparse
+import compileall
 import json
 import os
 import pathlib
@@ -113,6 +114,8 @@ def provide_package(python: pathlib.Path) -> None:
     """Makes the Python package that stands in this tree the one that is imported."""
     if any(PACKAGE.glob("stepstone/_native*.so")):
         os.environ["PYTHONPATH"] = str(PACKAGE)
+        # As pip does for the peers: else a process that may not write __pycache__ compiles anew.
+        compileall.compile_dir(PACKAGE / "stepstone", quiet=1)
         return
     print("building and installing", PACKAGE, file=sys.stderr, flush=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGE], check=False)
