@@ -2,7 +2,8 @@
 // verify and import. Each attack of tests/format/portable_attacks.cc is a whole file but for one
 // thing, under hashes that fit. Each is refused with an error that says what is wrong, in memory
 // that the file's size bounds, and the store that it was to be imported into is afterwards, file by
-// file, what it was.
+// file, what it was. An import reads leaves, and does not see what no leaf shows: then the copy has
+// what their hashes say.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -10,6 +11,8 @@
 
 #include <fstream>
 #include <map>
+#include <set>
+#include <string_view>
 
 #include "engine/store.h"
 #include "engine/transfer.h"
@@ -26,6 +29,7 @@ using test::allocated_bytes;
 using test::Attack;
 using test::PortableParts;
 
+using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
@@ -66,6 +70,9 @@ class AddressLimit {
   rlimit previous_{};
 };
 
+// Of the step that the store has.
+const std::vector<std::size_t> kSizes = {100, 1 << 20};
+
 class HostilePortableStore : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -76,7 +83,7 @@ class HostilePortableStore : public ::testing::Test {
     store_->wait_for_collector();
     files_ = files();
   }
-  // All of the store but RocksDB's own log, and of what it may write to by itself the names alone.
+  // All of the store, file by file, but for what RocksDB says in its log.
   std::map<std::string, std::string> files() const {
     std::map<std::string, std::string> files;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(directory_.path())) {
@@ -110,7 +117,6 @@ class HostilePortableStore : public ::testing::Test {
     EXPECT_TRUE(*holds_arrays(*store_, 3, 1, kSizes));
   }
 
-  const std::vector<std::size_t> kSizes = {100, 1 << 20};
   TemporaryDirectory directory_;
   std::unique_ptr<Store> store_;
   std::map<std::string, std::string> files_;
@@ -126,6 +132,22 @@ TEST_F(HostilePortableStore, TheFileThatTheAttacksStartFromIsTaken) {
 }
 
 TEST_F(HostilePortableStore, EachAttackIsRefusedAndWritesNothing) {
+  // What is wrong with these is in no leaf that they have, so that who copies the leaves does not
+  // meet it: the copy has each of them as its hash says.
+  const std::set<std::string_view> seen_by_verification_alone = {
+      "more entries than there are",
+      "overlapping chunks",
+      "an item with another handler",
+      "an item of another size",
+      "an item and step of another size",
+      "a step of another size",
+      "a step that counts other leaves",
+      "a step of 2^60 leaves",
+      "an item of 2^60 bytes",
+      "a hole between data and records",
+      "a message between data and records",
+      "a message before the footer",
+      "a megabyte of zeros before the footer"};
   const AddressLimit limit(std::uint64_t{1} << 30);
   for (const Attack& attack : test::attacks()) {
     SCOPED_TRACE(attack.name);
@@ -134,11 +156,31 @@ TEST_F(HostilePortableStore, EachAttackIsRefusedAndWritesNothing) {
     put_file(parts.build());
     const std::uint64_t before = allocated_bytes();
     const auto verified = open_and_verify();
+    ASSERT_FALSE(verified);
+    // What does not even begin like a portable file is told apart from a damaged one.
+    const bool is_another_file = verified.error().code == ErrorCode::kInvalidArgument;
+    const char* const message =
+        is_another_file ? "neither a store's directory nor a portable file" : attack.message;
+    EXPECT_THAT(verified.error().message, HasSubstr(message));
     const auto imported = import();
     EXPECT_LT(allocated_bytes() - before, kMemoryBytes);
-    std::printf("%s\n   V %s\n   I %s\n", attack.name,
-                verified ? "-" : verified.error().message.c_str(),
-                imported ? "-" : imported.error().message.c_str());
+    EXPECT_EQ(imported.has_value(), seen_by_verification_alone.contains(attack.name));
+    if (imported) {
+      const auto leaves = testing::read_leaves(*store_, 5);
+      ASSERT_TRUE(leaves) << leaves.error().message;
+      EXPECT_EQ(*leaves, testing::Leaves(2, std::vector<std::byte>(64, std::byte{'d'})));
+      ASSERT_TRUE(store_->retire(std::vector<std::uint64_t>{5}));
+      store_->wait_for_collector();
+      files_ = files();
+    } else {
+      EXPECT_THAT(imported.error().message, HasSubstr(message));
+      EXPECT_THAT(imported.error().message, HasSubstr(file().native()));
+      EXPECT_THAT(imported.error().code,
+                  AnyOf(is_another_file ? verified.error().code : attack.expected,
+                        // Of a leaf that the tree names and the file has not.
+                        ErrorCode::kNotFound));
+    }
+    expect_untouched();
   }
 }
 
@@ -148,7 +190,7 @@ TEST_F(HostilePortableStore, NamesThatLookLikePathsAreNames) {
       std::string(1, '\0'), "", "../../../escape", "..", "/tmp/x", "HEAD"};
   test::SampleStep step;
   step.info.step = 5;
-  for (const std::string item_name : {"../../escape", "/escape"}) {
+  for (const char* const item_name : {"../../escape", "/escape"}) {
     test::SampleItem item;
     item.info = {.name = item_name, .handler = "../handler"};
     item.info.structure.kinds.assign(names.size() + 1, NodeKind::kLeaf);

@@ -44,7 +44,7 @@ TEST(HostilePortableFile, TheFileThatTheAttacksStartFromIsWhole) {
 }
 
 TEST(HostilePortableFile, EachAttackIsRefused) {
-  EXPECT_GE(test::attacks().size(), 60U);
+  EXPECT_GE(test::attacks().size(), 100U);
   for (const test::Attack& attack : test::attacks()) {
     SCOPED_TRACE(attack.name);
     PortableParts parts;
