@@ -15,9 +15,9 @@
 #include <memory>
 #include <span>
 
-#include "format/dtype.h"
-#include "format/error.h"
-#include "format/records.h"
+#include "dtype.h"
+#include "error.h"
+#include "records.h"
 
 struct ZSTD_CCtx_s;
 struct ZSTD_DCtx_s;

@@ -13,7 +13,7 @@
 #include <string>
 #include <string_view>
 
-#include "format/error.h"
+#include "error.h"
 
 namespace stepstone {
 

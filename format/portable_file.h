@@ -13,10 +13,10 @@
 #include <string_view>
 #include <vector>
 
-#include "format/chunk_codec.h"
-#include "format/error.h"
-#include "format/portable_layout.h"
-#include "format/records.h"
+#include "chunk_codec.h"
+#include "error.h"
+#include "portable_layout.h"
+#include "records.h"
 
 namespace stepstone {
 

@@ -15,13 +15,12 @@
 namespace stepstone::portable {
 namespace {
 
-constexpr std::string_view kHeaderMagic = "\x89STONE\r\n";
 constexpr std::string_view kFooterMagic = "STONEEND";
 constexpr std::size_t kMagicSizeBytes = 8;
 constexpr std::size_t kHeaderHashedSizeBytes = kHeaderSizeBytes - sizeof(Hash128);
 constexpr std::size_t kFooterHashedSizeBytes = 168;
 
-static_assert(kHeaderMagic.size() == kMagicSizeBytes && kFooterMagic.size() == kMagicSizeBytes);
+static_assert(kMagic.size() == kMagicSizeBytes && kFooterMagic.size() == kMagicSizeBytes);
 static_assert(kFooterHashedSizeBytes + sizeof(Hash128) + kMagicSizeBytes == kFooterSizeBytes);
 static_assert(sizeof(schema::Place) == sizeof(Place));
 
@@ -114,7 +113,7 @@ std::string page_key(Tree tree, std::uint32_t level) {
 std::array<std::byte, kHeaderSizeBytes> encode_header() {
   std::array<std::byte, kHeaderSizeBytes> bytes{};
   FieldWriter writer(bytes);
-  writer.put(kHeaderMagic);
+  writer.put(kMagic);
   writer.put(kFormatVersion, 4);
   writer.put(0, 4);
   writer.put(0, 8);  // Required features.
@@ -144,7 +143,7 @@ std::array<std::byte, kFooterSizeBytes> encode_footer(const Footer& footer) {
 }
 
 Result<void> check_header(std::span<const std::byte, kHeaderSizeBytes> bytes) {
-  if (!begins_with(bytes, kHeaderMagic)) return internal::corrupt("this is no portable file");
+  if (!begins_with(bytes, kMagic)) return internal::corrupt("this is no portable file");
   FieldReader hash_reader(bytes.subspan(kHeaderHashedSizeBytes));
   if (hash_reader.take_hash() != hash128(bytes.first(kHeaderHashedSizeBytes))) {
     return internal::corrupt("portable file: damaged header");

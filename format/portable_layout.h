@@ -10,11 +10,13 @@
 #include <string_view>
 #include <vector>
 
-#include "format/error.h"
-#include "format/hash.h"
+#include "error.h"
+#include "hash.h"
 
 namespace stepstone::portable {
 
+// The first bytes of every portable file.
+inline constexpr std::string_view kMagic = "\x89STONE\r\n";
 inline constexpr std::size_t kHeaderSizeBytes = 64;
 inline constexpr std::size_t kFooterSizeBytes = 192;
 inline constexpr std::size_t kRecordAlignment = 8;

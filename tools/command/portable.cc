@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "format/portable_layout.h"
 #include "tools/interruption.h"
 
 namespace stepstone::tool {
@@ -14,14 +15,13 @@ bool is_portable_name(const std::filesystem::path& path) {
 }
 
 bool is_portable_file(const std::filesystem::path& path) {
-  constexpr std::string_view kMagic = "\x89STONE\r\n";
   std::error_code ignored;
   // A pipe would be waited for.
   if (!std::filesystem::is_regular_file(path, ignored)) return false;
-  std::string head(kMagic.size(), '\0');
+  std::string head(portable::kMagic.size(), '\0');
   std::ifstream file(path, std::ios::binary);
   file.read(head.data(), static_cast<std::streamsize>(head.size()));
-  return (file && head == kMagic) || is_portable_name(path);
+  return (file && head == portable::kMagic) || is_portable_name(path);
 }
 
 Result<int> export_portable(const PortableExport& arguments, Console& console) {
