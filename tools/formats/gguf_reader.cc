@@ -236,6 +236,7 @@ Result<std::vector<Tensor>> read_tensors(HeaderReader& reader, std::uint64_t cou
     tensors.push_back(std::move(tensor));
   }
   std::vector<std::string_view> names;
+  names.reserve(tensors.size());
   for (const Tensor& tensor : tensors) names.emplace_back(tensor.name);
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
@@ -312,6 +313,7 @@ Result<Contents> read_from(const std::shared_ptr<const InputFile>& file) {
 
   Contents contents;
   std::vector<std::string> names;
+  names.reserve(tensors.size());
   const std::uint64_t data_begin = gguf::aligned(reader.position(), alignment_bytes);
   for (const Tensor& tensor : tensors) {
     names.push_back(tensor.name);
