@@ -1,5 +1,7 @@
 #include "tools/transfer_choice.h"
 
+#include <algorithm>
+
 #include "api/cast_source.h"
 #include "tools/formats/kept_leaves.h"
 
@@ -35,7 +37,46 @@ Result<std::optional<TreeStructure>> select(const LeafSelection& selection,
   return std::move(kept.structure);
 }
 
+bool is_chosen(const std::vector<std::string>& items, std::string_view name) {
+  return items.empty() || std::any_of(items.begin(), items.end(), [&](const std::string& item) {
+           return item == name || item == printable(name);
+         });
+}
+
 }  // namespace
+
+Result<void> check_choice(const Store& from, const std::vector<std::uint64_t>& steps,
+                          const TransferChoice& choice) {
+  const TransferHooks hooks = STEPSTONE_TRY(hooks_for(choice));
+  for (const std::uint64_t number : steps.empty() ? from.steps() : steps) {
+    const Result<std::shared_ptr<const StepReader>> reader = from.read_step(number);
+    // One that was retired a moment ago was not asked for by name.
+    if (steps.empty() && !reader && reader.error().code == ErrorCode::kNotFound) continue;
+    const auto step = STEPSTONE_TRY(reader);
+    bool has_some = false;
+    for (const ItemSummary& summary : step->record().items) {
+      if (!is_chosen(choice.items, summary.name)) continue;
+      if (choice.patterns.include.empty() && choice.patterns.exclude.empty()) {
+        has_some = true;
+        continue;
+      }
+      ItemRecord record = STEPSTONE_TRY(step->read_item(summary.name));
+      TransferItem item{.handler = std::move(record.handler),
+                        .structure = std::move(record.structure),
+                        .custom_metadata = {},
+                        .below = {}};
+      has_some = STEPSTONE_TRY_CONTEXT(hooks.item(*step, summary.name, item),
+                                       "step " + std::to_string(number) + " item '" +
+                                           printable(summary.name) + "'") ||
+                 has_some;
+    }
+    if (!has_some) {
+      return fail(ErrorCode::kNotFound,
+                  "step " + std::to_string(number) + " has no leaf that is selected");
+    }
+  }
+  return {};
+}
 
 Result<void> cast_floats(DType to, LeafInfo& info, std::shared_ptr<const LeafSource>& source) {
   const std::optional<DType> from = info.dtype;
@@ -50,9 +91,9 @@ Result<void> cast_floats(DType to, LeafInfo& info, std::shared_ptr<const LeafSou
 Result<TransferHooks> hooks_for(const TransferChoice& choice) {
   const LeafSelection selection = STEPSTONE_TRY(LeafSelection::compile(choice.patterns));
   TransferHooks hooks;
-  hooks.item = [selection, wanted = choice.item](const StepReader& /*step*/, std::string_view name,
+  hooks.item = [selection, items = choice.items](const StepReader& /*step*/, std::string_view name,
                                                  TransferItem& item) -> Result<bool> {
-    if (wanted && name != *wanted && printable(name) != *wanted) return false;
+    if (!is_chosen(items, name)) return false;
     if (selection.selects_all()) return true;
     std::optional<TreeStructure> kept = STEPSTONE_TRY(select(selection, item.structure));
     if (!kept) return false;

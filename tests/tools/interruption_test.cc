@@ -8,7 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "tests/tools/store_support.h"
@@ -199,6 +203,275 @@ TEST_F(InterruptionTest, ExportLeavesNoFile) {
     EXPECT_EQ(entry.path().native().find("partial"), std::string::npos) << entry.path();
   }
 }
+
+// What a verb is at while it is interrupted. WORK is a copy of the store RUN of four steps,
+// SOURCE a safetensors file with the tensors of step 1, STONE a portable file with all of them,
+// TARGET and OUT are not there yet.
+struct InterruptedVerb {
+  std::string name;
+  std::string line;
+  // The same once more, to its end.
+  std::string again;
+  std::string store;  // In which the steps are counted; empty: the verb makes the file `file`.
+  std::string file;
+  // Which steps there may be after the interruption, and which there are in the end.
+  std::vector<std::vector<std::uint64_t>> possible_steps;
+  std::vector<std::uint64_t> steps;
+  bool has_retired = false;  // Steps 1 and 2 of WORK are retired, but not yet collected.
+};
+
+void PrintTo(const InterruptedVerb& verb, std::ostream* stream) { *stream << verb.line; }
+
+const std::vector<std::vector<std::uint64_t>> kPrefixes = {
+    {}, {1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4}};
+const std::vector<std::uint64_t> kAll = {1, 2, 3, 4};
+
+const std::vector<InterruptedVerb>& interrupted_verbs() {
+  static const std::vector<InterruptedVerb> kVerbs = {
+      {.name = "recompress",
+       .line = "recompress WORK",
+       .again = "recompress WORK",
+       .store = "work",
+       .possible_steps = {kAll},
+       .steps = kAll},
+      {.name = "keep",
+       .line = "keep WORK --last 1",
+       .again = "keep WORK --last 1",
+       .store = "work",
+       .possible_steps = {kAll, {4}},
+       .steps = {4}},
+      {.name = "gc",
+       .line = "gc WORK",
+       .again = "gc WORK",
+       .store = "work",
+       .possible_steps = {{3, 4}},
+       .steps = {3, 4},
+       .has_retired = true},
+      {.name = "import",
+       .line = "import SOURCE WORK --step 9",
+       .again = "import SOURCE WORK --step 9 --overwrite",
+       .store = "work",
+       .possible_steps = {kAll, {1, 2, 3, 4, 9}},
+       .steps = {1, 2, 3, 4, 9}},
+      {.name = "import_into_a_new_store",
+       .line = "import SOURCE TARGET --step 9",
+       .again = "import SOURCE TARGET --step 9 --overwrite",
+       .store = "target",
+       .possible_steps = {{}, {9}},
+       .steps = {9}},
+      {.name = "import_of_a_portable_file",
+       .line = "import STONE TARGET",
+       .again = "import STONE TARGET --skip-existing",
+       .store = "target",
+       .possible_steps = kPrefixes,
+       .steps = kAll},
+      {.name = "copy",
+       .line = "copy RUN TARGET",
+       .again = "copy RUN TARGET --skip-existing",
+       .store = "target",
+       .possible_steps = kPrefixes,
+       .steps = kAll},
+      {.name = "export",
+       .line = "export RUN 1 -o OUT.safetensors",
+       .again = "export RUN 1 -o OUT.safetensors --force",
+       .file = "out.safetensors"},
+      {.name = "export_to_a_portable_file",
+       .line = "export RUN -o OUT.stone",
+       .again = "export RUN -o OUT.stone --force",
+       .file = "out.stone"},
+  };
+  return kVerbs;
+}
+
+class EveryInterruptionTest : public TemporaryDirectoryTest,
+                              public testing::WithParamInterface<InterruptedVerb> {
+ protected:
+  EveryInterruptionTest() {
+    std::vector<NamedTensor> tensors;
+    for (const std::uint64_t step : kAll) {
+      std::vector<std::pair<std::string, Tree>> leaves;
+      for (std::uint64_t leaf = 0; leaf < 2; ++leaf) {
+        const std::string name = fmt::format("w{}", leaf);
+        // Numbers that all have the same exponent, so that there is something to compress.
+        NamedTensor tensor =
+            random_tensor(name, DType::kFloat32, {std::uint64_t{1} << 18}, step * 10 + leaf);
+        for (std::size_t i = 3; i < tensor.bytes.size(); i += 4) tensor.bytes[i] = '\x3f';
+        leaves.emplace_back(name, Array::copy_bytes(tensor.dtype, tensor.shape,
+                                                    std::as_bytes(std::span(tensor.bytes)))
+                                      .value());
+        if (step == 1) tensors.push_back(std::move(tensor));
+      }
+      save_tree(path("run"), step, Tree::dict(std::move(leaves)),
+                {.compression = Compression::kNone});
+    }
+    write_file(path("in.safetensors"), safetensors_bytes(tensors));
+    if (GetParam().line.find("STONE") != std::string::npos) {
+      const CommandResult made =
+          run_stepstone({"export", path("run").string(), "-o", path("in.stone").string()});
+      EXPECT_EQ(made.exit_code, 0) << made.error;
+    }
+  }
+
+  std::vector<std::string> words(const std::string& line) const {
+    std::vector<std::string> words;
+    std::istringstream stream(line);
+    for (std::string word; stream >> word;) {
+      for (const auto& [name, file] :
+           std::initializer_list<std::pair<const char*, const char*>>{{"WORK", "work"},
+                                                                      {"RUN", "run"},
+                                                                      {"SOURCE", "in.safetensors"},
+                                                                      {"STONE", "in.stone"},
+                                                                      {"TARGET", "target"},
+                                                                      {"OUT", "out"}}) {
+        if (word.starts_with(name)) {
+          word.replace(0, std::strlen(name), path(file).string());
+          break;
+        }
+      }
+      words.push_back(word);
+    }
+    return words;
+  }
+
+  // As it was in the beginning.
+  void restore() const {
+    for (const char* name : {"work", "target", "out.safetensors", "out.stone"}) {
+      std::filesystem::remove_all(path(name));
+    }
+    constexpr auto kRecursive = std::filesystem::copy_options::recursive;
+    if (!GetParam().has_retired) {
+      if (GetParam().store == "work") {
+        std::filesystem::copy(path("run"), path("work"), kRecursive);
+      }
+      return;
+    }
+    // The image of a trainer that was killed after it had retired steps that someone was reading.
+    std::filesystem::copy(path("run"), path("trainer"), kRecursive);
+    {
+      const auto store = Store::open(path("trainer"), {}).value();
+      const auto first = store->read_step(1).value();
+      const auto second = store->read_step(2).value();
+      ASSERT_TRUE(store->retire(std::vector<std::uint64_t>{1, 2}));
+      store->wait_for_collector();
+      std::filesystem::create_directories(path("work/staging"));
+      for (const auto& entry : std::filesystem::directory_iterator(path("trainer"))) {
+        // What RocksDB removes just now is of no use to anybody.
+        std::error_code ignored;
+        if (entry.is_regular_file(ignored)) {
+          std::filesystem::copy_file(entry.path(), path("work") / entry.path().filename(), ignored);
+        }
+      }
+    }
+    std::filesystem::remove_all(path("trainer"));
+  }
+
+  // Something is being written that has no name yet.
+  bool is_under_way() const {
+    std::error_code ignored;
+    for (const char* directory : {"", "work/staging", "target/staging"}) {
+      for (const auto& entry : std::filesystem::directory_iterator(path(directory), ignored)) {
+        if (*directory != '\0' || is_partial(entry.path())) return true;
+      }
+    }
+    return false;
+  }
+
+  static bool is_partial(const std::filesystem::path& file) {
+    return file.native().find(".partial") != std::string::npos;
+  }
+
+  // Every step there is has the bytes of the one that it was made from.
+  void expect_whole_steps(const std::filesystem::path& store) const {
+    const CommandResult verified = run_stepstone({"verify", store.string()});
+    EXPECT_EQ(verified.exit_code, 0) << verified.output << verified.error;
+    for (const std::uint64_t step : steps_of(store)) {
+      const CommandResult difference =
+          run_stepstone({"diff", fmt::format("{}:{}", path("run").string(), step == 9 ? 1 : step),
+                         fmt::format("{}:{}", store.string(), step)});
+      EXPECT_EQ(difference.exit_code, 0) << difference.output << difference.error;
+    }
+  }
+
+  static std::vector<std::uint64_t> steps_of(const std::filesystem::path& store) {
+    const auto opened = Store::open(store, {.read_only = true});
+    EXPECT_TRUE(opened.has_value()) << opened.error().message;
+    return opened ? (*opened)->steps() : std::vector<std::uint64_t>();
+  }
+
+  void expect_nothing_partial() const {
+    for (const auto& entry : std::filesystem::directory_iterator(path(""))) {
+      EXPECT_FALSE(is_partial(entry.path())) << entry.path();
+    }
+    if (GetParam().store.empty()) return;
+    std::error_code ignored;
+    for (const auto& entry :
+         std::filesystem::directory_iterator(path(GetParam().store) / "staging", ignored)) {
+      ADD_FAILURE() << entry.path();
+    }
+  }
+
+  void expect_nothing_half_done(int exit_code) const {
+    EXPECT_TRUE(exit_code == 130 || exit_code == 0) << exit_code;
+    const InterruptedVerb& verb = GetParam();
+    if (verb.store.empty()) {
+      EXPECT_EQ(std::filesystem::exists(path(verb.file)), exit_code == 0);
+      expect_nothing_partial();
+      return;
+    }
+    // A store that was to be made may not be there, or not yet be one.
+    const bool is_store = std::filesystem::exists(path(verb.store) / "HEAD");
+    if (!is_store) {
+      EXPECT_TRUE(verb.possible_steps.front().empty());
+      return;
+    }
+    const std::vector<std::uint64_t> steps = steps_of(path(verb.store));
+    EXPECT_TRUE(std::find(verb.possible_steps.begin(), verb.possible_steps.end(), steps) !=
+                verb.possible_steps.end())
+        << fmt::format("{}", fmt::join(steps, " "));
+    if (exit_code == 0) {
+      EXPECT_EQ(steps, verb.steps);
+    }
+    expect_whole_steps(path(verb.store));
+  }
+
+  // What an interruption left is in nobody's way.
+  void expect_to_go_on() const {
+    const InterruptedVerb& verb = GetParam();
+    const CommandResult again = run_stepstone(words(verb.again));
+    EXPECT_EQ(again.exit_code, 0) << again.error;
+    expect_nothing_partial();
+    if (!verb.store.empty()) {
+      EXPECT_EQ(steps_of(path(verb.store)), verb.steps);
+      expect_whole_steps(path(verb.store));
+    } else if (verb.file == "out.stone") {
+      EXPECT_EQ(steps_of(path(verb.file)), kAll);
+      expect_whole_steps(path(verb.file));
+    } else {
+      EXPECT_EQ(read_file(path(verb.file)), read_file(path("in.safetensors")));
+    }
+  }
+};
+
+TEST_P(EveryInterruptionTest, LeavesNothingHalfDone) {
+  const InterruptedVerb& verb = GetParam();
+  // So soon after its beginning; and when it is seen to write.
+  const std::vector<std::optional<int>> delays_ms = {0, 6, 12, 20, 32, std::nullopt};
+  for (const std::optional<int> delay_ms : delays_ms) {
+    SCOPED_TRACE(delay_ms ? fmt::format("after {} ms", *delay_ms) : "when it is seen to write");
+    restore();
+    Running running(words(verb.line));
+    if (delay_ms) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(*delay_ms));
+      running.interrupt_when([] { return true; });
+    } else {
+      running.interrupt_when([&] { return is_under_way(); });
+    }
+    expect_nothing_half_done(running.wait());
+    expect_to_go_on();
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Verbs, EveryInterruptionTest, testing::ValuesIn(interrupted_verbs()),
+                         [](const auto& instance) { return instance.param.name; });
 
 }  // namespace
 }  // namespace stepstone::tool

@@ -231,6 +231,55 @@ TEST_F(ServeCommandTest, ServesUntilASignalAndEndsCleanly) {
   }
 }
 
+// It would wait for ever for somebody who does not know where it is.
+TEST_F(ServeCommandTest, EndsQuietlyWhenNobodyReadsTheAddress) {
+  save_floats(store(), 1, {{"w", {3, 4}}});
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(::pipe(ends), 0);
+  ::close(ends[0]);
+  const FileDescriptor pipe(ends[1]);
+  for (const char* const how : {"--no-browser", "--json"}) {
+    const CommandResult result = run_stepstone({"serve", store(), how}, pipe.get());
+    EXPECT_EQ(result.exit_code, 0);
+    EXPECT_EQ(result.error, "");
+  }
+}
+
+TEST_F(ServeCommandTest, ServesAPortableFileAndTheOneThatTakesItsPlace) {
+  save_floats(store(), 1, {{"w", {3, 4}}});
+  const std::string file = path("run.stone").string();
+  ASSERT_EQ(run_stepstone({"export", store(), "-o", file}).exit_code, 0);
+  start({"serve", file, "--json"});
+  const json started = json::parse(read_line(), nullptr, false);
+  ASSERT_FALSE(started.is_discarded());
+  EXPECT_EQ(started["store"], file);
+  const std::string url = started["url"];
+  const auto ask = [&](const std::string& target) {
+    return get(started["port"], target + url.substr(url.find('?')));
+  };
+  const HttpAnswer page = ask("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_NE(page.body.find("run.stone"), std::string::npos);
+  const json data = json::parse(ask("/data").body, nullptr, false);
+  EXPECT_EQ(data["live"], true);
+  EXPECT_EQ(data["store"]["name"], "run.stone");
+  EXPECT_EQ(data["steps"]["step"], json({"1"}));
+  const auto norm_of_w = [&](int step) {
+    const HttpAnswer answer =
+        get(started["port"], fmt::format("/statistics?step={}&item=default&leaf=w&{}", step,
+                                         url.substr(url.find('?') + 1)));
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return json::parse(answer.body, nullptr, false)["norm"];
+  };
+  EXPECT_EQ(norm_of_w(1), 5.0);
+  // Another file under the same name is another state of the run.
+  save_floats(store(), 2, {{"w", {6, 8}}});
+  ASSERT_EQ(run_stepstone({"export", store(), "-o", file, "--force"}).exit_code, 0);
+  EXPECT_EQ(json::parse(ask("/data").body, nullptr, false)["steps"]["step"], json({"1", "2"}));
+  EXPECT_EQ(norm_of_w(2), 10.0);
+  EXPECT_EQ(end(SIGINT), 0);
+}
+
 TEST_F(ServeCommandTest, TextNamesTheAddressForPeople) {
   save_floats(store(), 1, {{"w", {3, 4}}});
   start({"serve", store(), "--no-browser"});

@@ -40,8 +40,11 @@ std::string contents(const FileDescriptor& file) {
 
 }  // namespace
 
-TemporaryDirectoryTest::TemporaryDirectoryTest() {
-  std::string name = testing::TempDir() + "/stepstone-tools-XXXXXX";
+TemporaryDirectoryTest::TemporaryDirectoryTest(Place place) {
+  constexpr const char* kMemory = "/dev/shm";
+  const bool is_in_memory = place == Place::kMemory && ::access(kMemory, W_OK) == 0;
+  std::string name =
+      (is_in_memory ? kMemory : testing::TempDir()) + std::string("/stepstone-tools-XXXXXX");
   if (::mkdtemp(name.data()) == nullptr) std::abort();
   directory_ = name;
 }

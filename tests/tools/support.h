@@ -19,7 +19,11 @@ namespace stepstone::tool {
 // A directory of its own for each test, removed with it.
 class TemporaryDirectoryTest : public testing::Test {
  protected:
-  TemporaryDirectoryTest();
+  // Where the tests' files are to be.
+  enum class Place { kDisk, kMemory };
+  // In memory where that can be, for small stores that are made again and again: a sync costs
+  // nothing there.
+  explicit TemporaryDirectoryTest(Place place = Place::kDisk);
   ~TemporaryDirectoryTest() override;
 
   std::filesystem::path path(std::string_view name) const { return directory_ / name; }

@@ -574,24 +574,6 @@ TEST_F(VerbsTest, CopyFails) {
   expect_failure({"copy", store(), store("copy"), "--overwrite"}, 1, "busy", "");
 }
 
-TEST_F(VerbsTest, CompletionKnowsEveryVerbAndOption) {
-  const std::string help = text_of({"--help"});
-  for (const char* const shell : {"bash", "zsh", "fish"}) {
-    const std::string text = text_of({"completion", shell});
-    for (const char* const word :
-         {"import", "diff", "stats", "keep", "best-count", "over-steps", "dry-run"}) {
-      EXPECT_NE(text.find(word), std::string::npos) << shell << " " << word;
-    }
-    EXPECT_EQ(text.find("bench-child"), std::string::npos);
-  }
-  write_file(path("completion"), text_of({"completion", "bash"}) +
-                                     "COMP_WORDS=(stepstone keep --be)\nCOMP_CWORD=2\n_stepstone\n"
-                                     "test \"${COMPREPLY[*]}\" = '--best --best-count'\n");
-  EXPECT_EQ(std::system(("bash " + path("completion").string()).c_str()), 0);
-  expect_failure({"completion", "tcsh"}, 2, "usage", "tcsh");
-  expect_quiet_when_nobody_reads({"completion", "bash"});
-}
-
 TEST_F(VerbsTest, ManualPageHasASectionForEveryVerb) {
   const std::string page = text_of({"man"});
   EXPECT_EQ(page.substr(0, 4), ".TH ");

@@ -12,6 +12,7 @@
 #include "tools/element_text.h"
 #include "tools/element_values.h"
 #include "tools/json_text.h"
+#include "tools/leaf_selection.h"
 #include "tools/leaf_value.h"
 #include "tools/npy.h"
 
@@ -21,7 +22,8 @@ namespace {
 struct CatArguments {
   std::filesystem::path store;
   std::uint64_t step = 0;
-  std::string leaf;
+  std::optional<std::string> leaf;  // nullopt: those that the patterns select.
+  LeafPatterns patterns;
   std::optional<std::string> item;
   // Neither: JSON.
   bool raw = false;
@@ -144,13 +146,16 @@ Result<void> write_array_json(const Subject& subject, std::string json, Console&
   return console.output.write(json);
 }
 
+Result<void> check_json_size(const Subject& subject, bool force) {
+  if (subject.size_bytes <= kJsonSizeBytesMax || force) return {};
+  return fail(ErrorCode::kLimit,
+              fmt::format("leaf '{}' has {}: as JSON only with --force, or take --raw or --npy",
+                          to_text(subject.path), format_size(subject.size_bytes)));
+}
+
 Result<void> write_json(const Subject& subject, bool force, Console& console) {
   const LeafRecord& record = subject.leaf.record;
-  if (subject.size_bytes > kJsonSizeBytesMax && !force) {
-    return fail(ErrorCode::kLimit,
-                fmt::format("leaf '{}' has {}: as JSON only with --force, or take --raw or --npy",
-                            to_text(subject.path), format_size(subject.size_bytes)));
-  }
+  STEPSTONE_TRY(check_json_size(subject, force));
   std::string json = json_head(subject);
   if (record.dtype) return write_array_json(subject, std::move(json), console);
   std::vector<std::byte> bytes(static_cast<std::size_t>(record.size_bytes));
@@ -199,46 +204,84 @@ Result<void> find_subject(const std::string& text, Subject& subject) {
   return {};
 }
 
+Result<std::string> npy_header_of(const Subject& subject) {
+  const auto header = [&]() -> Result<std::string> {
+    return npy_header(STEPSTONE_TRY(numpy_dtype(subject.leaf.record)), subject.shape);
+  };
+  return STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(subject.path) + "'");
+}
+
+Result<void> write(const Subject& subject, const CatArguments& arguments, Console& console) {
+  if (console.json) return write_json(subject, arguments.force, console);
+  if (arguments.npy) {
+    STEPSTONE_TRY(console.output.write(STEPSTONE_TRY(npy_header_of(subject))));
+  }
+  return write_raw(subject, console);
+}
+
+// One behind the other, in the order of the tree.
+Result<void> write_selected(const Subject& whole, const CatArguments& arguments,
+                            const LeafSelection& selection, Console& console) {
+  std::vector<Subject> subjects;
+  for (ItemLeaf& leaf : STEPSTONE_TRY(list_leaves(*whole.step, whole.item, selection))) {
+    Subject& subject = subjects.emplace_back(whole);
+    subject.leaf = std::move(leaf.stored);
+    subject.path = std::move(leaf.path);
+    subject.shape = subject.leaf.record.shape;
+    subject.size_bytes = subject.leaf.record.size_bytes;
+  }
+  if (subjects.empty()) {
+    return fail(ErrorCode::kNotFound, fmt::format("step {} item '{}' has no leaf that is selected",
+                                                  arguments.step, printable(whole.item)));
+  }
+  // What cannot be written is said before anything is.
+  for (const Subject& subject : subjects) {
+    if (arguments.npy) STEPSTONE_TRY(npy_header_of(subject));
+    if (console.json) STEPSTONE_TRY(check_json_size(subject, arguments.force));
+  }
+  for (const Subject& subject : subjects) {
+    STEPSTONE_TRY(write(subject, arguments, console));
+    if (console.output.is_closed()) break;
+  }
+  return {};
+}
+
 Result<int> run_cat(const CatArguments& arguments, Console& console) {
+  const LeafSelection selection = STEPSTONE_TRY(LeafSelection::compile(arguments.patterns));
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   Subject subject;
   subject.step = STEPSTONE_TRY(store->read_step(arguments.step));
   subject.item = STEPSTONE_TRY(choose_item(subject.step->record(), arguments.item));
-  STEPSTONE_TRY(find_subject(arguments.leaf, subject));
-  if (console.json) {
-    STEPSTONE_TRY(write_json(subject, arguments.force, console));
+  if (!arguments.leaf) {
+    STEPSTONE_TRY(write_selected(subject, arguments, selection, console));
     return kExitOk;
   }
-  if (arguments.npy) {
-    const auto header = [&]() -> Result<std::string> {
-      return npy_header(STEPSTONE_TRY(numpy_dtype(subject.leaf.record)), subject.shape);
-    };
-    STEPSTONE_TRY(console.output.write(
-        STEPSTONE_TRY_CONTEXT(header(), "leaf '" + to_text(subject.path) + "'")));
-  }
-  STEPSTONE_TRY(write_raw(subject, console));
+  STEPSTONE_TRY(find_subject(*arguments.leaf, subject));
+  STEPSTONE_TRY(write(subject, arguments, console));
   return kExitOk;
 }
 
 }  // namespace
 
 void add_cat(CommandLine& line) {
-  Verb verb(line, "cat", "Write one leaf to standard output",
+  Verb verb(line, "cat", "Write one leaf, or those that are selected, to standard output",
             "Every byte is checked against its hash before it is written. The path is as "
             "`stepstone show`\n"
-            "shows it; quote it for the shell.\n\n"
+            "shows it; quote it for the shell. Leaves that are selected come one behind the other, "
+            "in the\n"
+            "order of the tree: in JSON each in a line.\n\n"
             "Examples:\n"
             "  stepstone cat run 100 params/layer0/kernel --json\n"
             "  stepstone cat run 100 params/layer0/kernel --npy > kernel.npy\n"
             "  stepstone cat run 100 'layers[3]/w' --raw | xxd | head\n"
-            "  stepstone cat run 100 'params/w[0:10,-1]' --json      as Python slices");
+            "  stepstone cat run 100 'params/w[0:10,-1]' --json      as Python slices\n"
+            "  stepstone cat run 100 --leaves '*/bias' --json        several, each in a line");
   const auto arguments = std::make_shared<CatArguments>();
   verb.add_store(arguments->store);
   verb.add_step(arguments->step);
   verb.add_text({.names = "LEAF",
                  .description = "The leaf's path, as in params/layer0/kernel; [0:10,:] behind it "
-                                "is a slice",
-                 .is_required = true},
+                                "is a slice; not with --leaves"},
                 [arguments](const std::string& text) -> std::string {
                   arguments->leaf = text;
                   // With a slice behind it, it need not be a path as it stands.
@@ -250,13 +293,25 @@ void add_cat(CommandLine& line) {
                   return path || may_have_slice ? "" : path.error().message;
                 });
   verb.add_item(arguments->item);
+  verb.add_leaves(arguments->patterns);
   verb.add_flag("--raw", "The bytes as they were saved, little-endian", arguments->raw);
   verb.add_flag("--npy", "A .npy file for numpy.load; not for dtypes that numpy lacks",
                 arguments->npy);
   verb.add_flag("--json", "Dtype, shape and values in JSON; up to 1 MiB of data", line.json);
   verb.choose_one("Format", {"--raw", "--npy", "--json"}, /*is_required=*/true);
   verb.add_flag("--force", "With --json: however large the leaf is", arguments->force);
-  verb.on_run([arguments](Console& console) { return run_cat(*arguments, console); });
+  verb.on_run([arguments, &line](Console& console) -> Result<int> {
+    const bool selects =
+        !arguments->patterns.include.empty() || !arguments->patterns.exclude.empty();
+    if (arguments->leaf.has_value() == selects) {
+      line.failure_exit_code = kExitUsage;
+      return fail(ErrorCode::kInvalidArgument,
+                  selects ? "a LEAF and --leaves or --exclude do not go together (see `stepstone "
+                            "cat --help`)"
+                          : "LEAF is required, or --leaves (see `stepstone cat --help`)");
+    }
+    return run_cat(*arguments, console);
+  });
 }
 
 }  // namespace stepstone::tool

@@ -29,6 +29,17 @@ std::string option_words(const std::vector<OptionGrammar>& options) {
   return fmt::format("{}", fmt::join(words, " "));
 }
 
+// Those of the command that a value follows.
+std::string valued_options(const Grammar& grammar, std::string_view separator) {
+  std::vector<std::string> names;
+  for (const OptionGrammar& option : grammar.options) {
+    if (!option.is_positional && option.takes_value) {
+      names.insert(names.end(), option.names.begin(), option.names.end());
+    }
+  }
+  return fmt::format("{}", fmt::join(names, separator));
+}
+
 std::string bash(const Grammar& grammar) {
   std::string verbs;
   std::string cases;
@@ -42,6 +53,7 @@ _{0}() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} verb= words= i
   for ((i = 1; i < COMP_CWORD; ++i)); do
     case ${{COMP_WORDS[i]}} in
+      {4}) ((++i)) ;;
       -*) ;;
       *) verb=${{COMP_WORDS[i]}}; break ;;
     esac
@@ -57,7 +69,7 @@ _{0}() {{
 }}
 complete -o filenames -F _{0} {0}
 )",
-      grammar.name, verbs, option_words(grammar.options), cases);
+      grammar.name, verbs, option_words(grammar.options), cases, valued_options(grammar, " | "));
 }
 
 std::string zsh_text(std::string text) {
@@ -67,41 +79,52 @@ std::string zsh_text(std::string text) {
   return replaced(std::move(text), "'", "'\\''");
 }
 
+// What _arguments takes, a line for each name of an option.
+std::string zsh_options(const std::vector<OptionGrammar>& options, int indentation) {
+  std::string lines;
+  for (const OptionGrammar& option : options) {
+    if (option.is_positional) continue;
+    for (const std::string& name : option.names) {
+      // `--name=value` is one word for the parser, and would otherwise be no option for zsh.
+      const bool may_be_joined = option.takes_value && name.starts_with("--");
+      lines +=
+          fmt::format("{:{}}'{}{}{}[{}]{}' \\\n", "", indentation, option.is_repeatable ? "*" : "",
+                      name, may_be_joined ? "=" : "", zsh_text(option.description),
+                      option.takes_value ? ":" + zsh_text(option.type_name) + ":_files" : "");
+    }
+  }
+  return lines;
+}
+
 std::string zsh(const Grammar& grammar) {
   std::string verbs;
   std::string cases;
   for (const VerbGrammar& verb : grammar.verbs) {
     verbs += fmt::format("    '{}:{}'\n", verb.name, zsh_text(verb.summary));
-    cases += fmt::format("    {})\n      _arguments \\\n", verb.name);
-    for (const OptionGrammar& option : verb.options) {
-      if (option.is_positional) continue;
-      for (const std::string& name : option.names) {
-        cases +=
-            fmt::format("        '{}{}[{}]{}' \\\n", option.is_repeatable ? "*" : "", name,
-                        zsh_text(option.description),
-                        option.takes_value ? ":" + zsh_text(option.type_name) + ":_files" : "");
-      }
-    }
-    cases += "        '*:file:_files' ;;\n";
+    cases += fmt::format("        {})\n          _arguments \\\n{}            '*:file:_files' ;;\n",
+                         verb.name, zsh_options(verb.options, 12));
   }
   return fmt::format(R"(#compdef {0}
 # Completion of {0} for zsh: put it into a directory of $fpath as _{0}.
 _{0}() {{
+  local curcontext=$curcontext state line
+  local -A opt_args
   local -a verbs
   verbs=(
 {1}  )
-  if (( CURRENT == 2 )); then
-    _describe verb verbs
-    return
-  fi
-  (( CURRENT-- ))
-  shift words
-  case $words[1] in
-{2}  esac
+  _arguments -C \
+{3}    '1: :->verb' \
+    '*:: :->rest'
+  case $state in
+    verb) _describe verb verbs ;;
+    rest)
+      case $words[1] in
+{2}      esac ;;
+  esac
 }}
 _{0} "$@"
 )",
-                     grammar.name, verbs, cases);
+                     grammar.name, verbs, cases, zsh_options(grammar.options, 4));
 }
 
 std::string fish_text(std::string text) {
@@ -110,8 +133,26 @@ std::string fish_text(std::string text) {
 
 std::string fish(const Grammar& grammar) {
   std::string text = fmt::format(
-      "# Completion of {0} for fish: {0} completion fish > ~/.config/fish/completions/{0}.fish\n",
-      grammar.name);
+      R"(# Completion of {0} for fish: {0} completion fish > ~/.config/fish/completions/{0}.fish
+# Whether this is the verb of the line; '': whether it has none yet.
+function __{0}_verb_is
+  set -l words (commandline -opc)
+  set -e words[1]
+  while set -q words[1]
+    switch $words[1]
+      case {1}
+        set -q words[2]; and set -e words[1]
+      case '-*'
+      case '*'
+        test $words[1] = "$argv[1]"
+        return
+    end
+    set -e words[1]
+  end
+  test -z "$argv[1]"
+end
+)",
+      grammar.name, valued_options(grammar, " "));
   const auto append_options = [&](const std::vector<OptionGrammar>& options,
                                   const std::string& condition) {
     for (const OptionGrammar& option : options) {
@@ -124,13 +165,14 @@ std::string fish(const Grammar& grammar) {
                           option.takes_value ? " -r" : "", fish_text(option.description));
     }
   };
-  append_options(grammar.options, "__fish_use_subcommand");
+  const std::string is_verb = fmt::format("__{}_verb_is ", grammar.name);
+  append_options(grammar.options, is_verb + "\"\"");
   for (const VerbGrammar& verb : grammar.verbs) {
-    text += fmt::format("complete -c {} -n __fish_use_subcommand -f -a {} -d '{}'\n", grammar.name,
+    text += fmt::format("complete -c {} -n '{}\"\"' -f -a {} -d '{}'\n", grammar.name, is_verb,
                         verb.name, fish_text(verb.summary));
   }
   for (const VerbGrammar& verb : grammar.verbs) {
-    append_options(verb.options, "__fish_seen_subcommand_from " + verb.name);
+    append_options(verb.options, is_verb + verb.name);
   }
   return text;
 }

@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "engine/transfer.h"
 #include "tools/command/command.h"
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
 #include "tools/interruption.h"
+#include "tools/transfer_choice.h"
 
 namespace stepstone::tool {
 namespace {
@@ -17,26 +16,18 @@ struct CopyArguments {
   std::filesystem::path to;
   std::vector<std::uint64_t> steps;  // Empty: all.
   std::optional<std::uint64_t> as_step;
-  std::vector<std::string> items;  // Empty: all.
+  TransferChoice choice;
   bool overwrite = false;
   bool skip_existing = false;
 };
 
-ImportOptions import_options(const CopyArguments& arguments) {
+Result<ImportOptions> import_options(const CopyArguments& arguments) {
   ImportOptions options;
   if (!arguments.steps.empty()) options.steps = arguments.steps;
   options.as_step = arguments.as_step;
   if (arguments.overwrite) options.existing = ImportOptions::Existing::kOverwrite;
   if (arguments.skip_existing) options.existing = ImportOptions::Existing::kSkip;
-  if (!arguments.items.empty()) {
-    options.hooks.item = [&arguments](const StepReader&, std::string_view name,
-                                      TransferItem&) -> Result<bool> {
-      return std::find_if(arguments.items.begin(), arguments.items.end(),
-                          [&](const std::string& item) {
-                            return item == name || item == printable(name);
-                          }) != arguments.items.end();
-    };
-  }
+  options.hooks = STEPSTONE_TRY(hooks_for(arguments.choice));
   options.should_stop = InterruptionGuard::was_interrupted;
   return options;
 }
@@ -44,12 +35,12 @@ ImportOptions import_options(const CopyArguments& arguments) {
 Result<int> run_copy(const CopyArguments& arguments, Console& console) {
   // Nothing is created for a source that is not there.
   const auto from = STEPSTONE_TRY(open_for_reading(arguments.from));
-  for (const std::uint64_t step : arguments.steps) STEPSTONE_TRY(from->step_record(step));
+  STEPSTONE_TRY(check_choice(*from, arguments.steps, arguments.choice));
   const InterruptionGuard guard;
+  ImportOptions options = STEPSTONE_TRY(import_options(arguments));
   const auto to = STEPSTONE_TRY(Store::open(arguments.to, {.create_if_missing = true}));
   const auto copy = [&] {
     Progress progress("copy");
-    ImportOptions options = import_options(arguments);
     options.progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
       progress.update(done_bytes, total_bytes);
     };
@@ -95,6 +86,7 @@ void add_copy(CommandLine& line) {
             "Examples:\n"
             "  stepstone copy run backup --skip-existing\n"
             "  stepstone copy run other --steps 100 --as 0\n"
+            "  stepstone copy run weights --leaves params       without optimizer state\n"
             "  stepstone copy weights.stone run");
   const auto arguments = std::make_shared<CopyArguments>();
   verb.add_path({.names = "FROM",
@@ -115,9 +107,10 @@ void add_copy(CommandLine& line) {
                   .description = "Only this item of each step; may be given several times",
                   .type_name = "NAME"},
                  [arguments](const std::string& text) {
-                   arguments->items.push_back(text);
+                   arguments->choice.items.push_back(text);
                    return std::string();
                  });
+  verb.add_leaves(arguments->choice.patterns);
   verb.add_flag("--overwrite", "Replace steps that are there already", arguments->overwrite);
   verb.add_flag("--skip-existing", "Leave steps that are there already as they are",
                 arguments->skip_existing);

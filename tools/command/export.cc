@@ -83,17 +83,10 @@ Result<Contents> gather(const ExportArguments& arguments,
   Contents contents;
   contents.structure = std::move(record.structure);
   contents.custom_metadata = std::move(record.custom_metadata);
-  std::vector<bool> is_kept;
   for (ItemLeaf& leaf : STEPSTONE_TRY(list_leaves(*step, item))) {
-    is_kept.push_back(selection.selects(leaf.path, leaf.text));
     contents.leaves.push_back(to_content(step, item, std::move(leaf.stored)));
   }
-  if (!selection.selects_all()) {
-    if (std::find(is_kept.begin(), is_kept.end(), true) == is_kept.end()) {
-      return fail(ErrorCode::kNotFound, "no leaf is one that was asked for");
-    }
-    contents = STEPSTONE_TRY(keep_leaves(std::move(contents), is_kept));
-  }
+  contents = STEPSTONE_TRY(select_leaves(std::move(contents), selection));
   if (arguments.cast_to) {
     for (ContentLeaf& leaf : contents.leaves) STEPSTONE_TRY(cast_leaf(*arguments.cast_to, leaf));
   }
@@ -116,12 +109,17 @@ Result<const Format*> choose_format(const ExportArguments& arguments) {
   return format;
 }
 
+std::vector<std::string> items_of(const ExportArguments& arguments) {
+  if (!arguments.item) return {};
+  return {*arguments.item};
+}
+
 Result<int> run_export(const ExportArguments& arguments, Console& console) {
   if (arguments.is_portable || (arguments.format == nullptr && is_portable_name(arguments.file))) {
     return export_portable({.store = arguments.store,
                             .steps = arguments.steps,
                             .file = arguments.file,
-                            .choice = {.item = arguments.item,
+                            .choice = {.items = items_of(arguments),
                                        .patterns = arguments.patterns,
                                        .cast_to = arguments.cast_to},
                             .overwrite = arguments.force},

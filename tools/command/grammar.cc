@@ -23,9 +23,10 @@ OptionGrammar grammar_of(const CLI::Option& option) {
   return grammar;
 }
 
-// Of an option group, too, which is an app without a name.
+// Of an option group, too, which is an app without a name, but with a --help of its own.
 void append_options(const CLI::App& app, std::vector<OptionGrammar>& options) {
   for (const CLI::Option* const option : app.get_options()) {
+    if (app.get_name().empty() && option == app.get_help_ptr()) continue;
     if (!option->get_group().empty()) options.push_back(grammar_of(*option));
   }
   for (const CLI::App* const child : app.get_subcommands([](const CLI::App*) { return true; })) {

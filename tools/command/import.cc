@@ -11,6 +11,9 @@
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
 #include "tools/formats/formats.h"
+#include "tools/formats/kept_leaves.h"
+#include "tools/interruption.h"
+#include "tools/leaf_selection.h"
 
 namespace stepstone::tool {
 namespace {
@@ -22,6 +25,7 @@ struct ImportArguments {
   std::optional<std::string> item;
   bool is_portable = false;        // --format stone.
   const Format* format = nullptr;  // Null: to be told from the file.
+  LeafPatterns patterns;
   bool overwrite = false;
   bool skip_existing = false;
 };
@@ -34,10 +38,31 @@ std::string check_name(const std::string& name) {
                      limits::kNameSizeBytesMax);
 }
 
+// A leaf of a file, until Ctrl-C: the save then ends as after any other error, and leaves nothing.
+class InterruptibleSource final : public LeafSource {
+ public:
+  explicit InterruptibleSource(std::shared_ptr<const LeafSource> source)
+      : source_(std::move(source)) {}
+
+  Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
+                                          std::span<std::byte> scratch) const override {
+    if (InterruptionGuard::was_interrupted()) {
+      return fail(ErrorCode::kClosed, "interrupted; nothing was imported");
+    }
+    return source_->read(offset, size, scratch);
+  }
+
+ private:
+  const std::shared_ptr<const LeafSource> source_;
+};
+
 Result<Contents> read_contents(const ImportArguments& arguments) {
+  const LeafSelection selection = STEPSTONE_TRY(LeafSelection::compile(arguments.patterns));
   const Format* format = arguments.format;
   if (format == nullptr) format = STEPSTONE_TRY(detect_format(arguments.file));
-  return format->read(arguments.file);
+  Contents contents = STEPSTONE_TRY(format->read(arguments.file));
+  return STEPSTONE_TRY_CONTEXT(select_leaves(std::move(contents), selection),
+                               printable(arguments.file.native()));
 }
 
 Result<void> put_item(Contents contents, const std::string& item, StepWriter& writer) {
@@ -45,7 +70,7 @@ Result<void> put_item(Contents contents, const std::string& item, StepWriter& wr
                                 std::move(contents.custom_metadata)));
   for (ContentLeaf& leaf : contents.leaves) {
     STEPSTONE_TRY(writer.put_leaf(item, std::move(leaf.encoded_path), std::move(leaf.info),
-                                  std::move(leaf.source)));
+                                  std::make_shared<InterruptibleSource>(std::move(leaf.source))));
   }
   return {};
 }
@@ -72,6 +97,7 @@ Result<int> run_import(const ImportArguments& arguments, Console& console) {
   const std::string item = arguments.item.value_or(std::string(kDefaultItem));
   Contents contents = STEPSTONE_TRY(read_contents(arguments));
   const std::size_t leaf_count = contents.leaves.size();
+  const InterruptionGuard guard;
   const auto store = STEPSTONE_TRY(Store::open(arguments.store, {.create_if_missing = true}));
   const StepRecord record = STEPSTONE_TRY(save(arguments, item, std::move(contents), *store));
   STEPSTONE_TRY(store->close());
@@ -101,9 +127,11 @@ void add_import(CommandLine& line) {
             "Reads portable files (.stone), with all their steps and all that is known of them;\n"
             "safetensors files, one or several with an index (model.safetensors.index.json), "
             "NumPy's\n"
-            ".npy and .npz, and PyTorch's .pt, of which nothing is executed. A dict of tensors "
-            "becomes a dict\n"
-            "of leaves under their names; a .pt file keeps its tree of dicts, lists and tuples.\n\n"
+            ".npy and .npz, PyTorch's .pt, of which nothing is executed, and GGUF files of plain "
+            "tensors. A dict\n"
+            "of tensors becomes a dict of leaves under their names; a .pt file keeps its tree of "
+            "dicts, lists\n"
+            "and tuples.\n\n"
             "The store is created if it is missing. When the command ends well, the step survives "
             "power loss;\n"
             "when it does not, the store is as it was before.\n\n"
@@ -111,6 +139,7 @@ void add_import(CommandLine& line) {
             "  stepstone import model.safetensors run --step 0\n"
             "  stepstone import model.safetensors run --step 0 --overwrite   replace step 0\n"
             "  stepstone import checkpoint.pt run --step 1200 --item trainer\n"
+            "  stepstone import model.safetensors run --step 0 --leaves '*.bias'\n"
             "  stepstone import run.stone copy --skip-existing               go on where it ended");
   const auto arguments = std::make_shared<ImportArguments>();
   verb.add_path({.names = "FILE", .description = "The file to read", .is_required = true},
@@ -142,6 +171,7 @@ void add_import(CommandLine& line) {
         if (arguments->format != nullptr && arguments->format->read != nullptr) return {};
         return fmt::format("'{}' is not one of stone, {}", name, readable_format_names());
       });
+  verb.add_leaves(arguments->patterns);
   verb.add_flag("--overwrite", "Replace the step, all of its items, if it is there already",
                 arguments->overwrite);
   verb.add_flag("--skip-existing", "Of a .stone file: leave the steps that are there already",
@@ -150,13 +180,17 @@ void add_import(CommandLine& line) {
   verb.on_run([arguments, &line](Console& console) -> Result<int> {
     if (arguments->is_portable ||
         (arguments->format == nullptr && is_portable_file(arguments->file))) {
-      return import_portable({.file = arguments->file,
-                              .store = arguments->store,
-                              .as_step = arguments->step,
-                              .item = arguments->item,
-                              .overwrite = arguments->overwrite,
-                              .skip_existing = arguments->skip_existing},
-                             console);
+      return import_portable(
+          {.file = arguments->file,
+           .store = arguments->store,
+           .as_step = arguments->step,
+           .choice = {.items = arguments->item ? std::vector<std::string>{*arguments->item}
+                                               : std::vector<std::string>(),
+                      .patterns = arguments->patterns,
+                      .cast_to = {}},
+           .overwrite = arguments->overwrite,
+           .skip_existing = arguments->skip_existing},
+          console);
     }
     if (!arguments->step || arguments->skip_existing) {
       line.failure_exit_code = kExitUsage;

@@ -31,7 +31,7 @@ struct PortableImport {
   std::filesystem::path file;
   std::filesystem::path store;
   std::optional<std::uint64_t> as_step;  // The file's only step is saved as this one.
-  std::optional<std::string> item;       // Of those in the file; nullopt: all.
+  TransferChoice choice;                 // Of what is in the file.
   bool overwrite = false;
   bool skip_existing = false;
 };

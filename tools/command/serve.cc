@@ -99,6 +99,8 @@ Result<int> run_serve(const ServeArguments& arguments, Console& console) {
                                                    printable(arguments.server.store.native()),
                                                    server->url())));
   }
+  // Nobody has read the address, and without the token in it nobody can ask for anything.
+  if (console.output.is_closed()) return kExitOk;
   Browser browser;
   if (!arguments.no_browser && !console.json && has_desktop()) browser.open(server->url());
   end_signals.wait();

@@ -14,7 +14,7 @@ constexpr std::array<Format, 6> kFormats = {{
     {"npy", ".npy", read_npy, write_npy},
     {"npz", ".npz", read_npz, write_npz},
     {"pt", ".pt", read_torch, write_torch},
-    {"gguf", ".gguf", nullptr, write_gguf},
+    {"gguf", ".gguf", read_gguf, write_gguf},
 }};
 
 // Other names under which files of a format go about.

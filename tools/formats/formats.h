@@ -70,6 +70,7 @@ Result<Contents> read_safetensors_index(const std::filesystem::path& path);
 Result<Contents> read_npy(const std::filesystem::path& path);
 Result<Contents> read_npz(const std::filesystem::path& path);
 Result<Contents> read_torch(const std::filesystem::path& path);
+Result<Contents> read_gguf(const std::filesystem::path& path);
 
 Result<Written> write_safetensors(const Contents& contents, const Destination& destination);
 Result<Written> write_npy(const Contents& contents, const Destination& destination);

@@ -118,4 +118,37 @@ Result<Contents> keep_leaves(Contents contents, const std::vector<bool>& is_kept
   return emitter.take();
 }
 
+Result<Contents> select_leaves(Contents contents, const LeafSelection& selection) {
+  if (selection.selects_all()) return contents;
+  // By their paths, since a reader may give them in the order of its file.
+  std::sort(
+      contents.leaves.begin(), contents.leaves.end(),
+      [](const ContentLeaf& a, const ContentLeaf& b) { return a.encoded_path < b.encoded_path; });
+  std::vector<ContentLeaf> ordered;
+  std::vector<bool> is_kept;
+  TreeVisitor visitor;
+  visitor.leaf = [&](const std::string& encoded_path) -> Result<void> {
+    const auto found = std::lower_bound(
+        contents.leaves.begin(), contents.leaves.end(), encoded_path,
+        [](const ContentLeaf& leaf, const std::string& path) { return leaf.encoded_path < path; });
+    if (found == contents.leaves.end() || found->encoded_path != encoded_path) {
+      return fail(ErrorCode::kCorrupt, "leaf '" + to_text(encoded_path) + "' is missing");
+    }
+    const LeafPath path = STEPSTONE_TRY(decode_path(encoded_path));
+    is_kept.push_back(selection.selects(path, to_text(path)));
+    // The path stays, to be searched by; every path occurs once in a structure.
+    ordered.push_back({.encoded_path = encoded_path,
+                       .info = std::move(found->info),
+                       .source = std::move(found->source),
+                       .piece_size_bytes = found->piece_size_bytes});
+    return {};
+  };
+  STEPSTONE_TRY(visit(contents.structure, visitor));
+  if (std::find(is_kept.begin(), is_kept.end(), true) == is_kept.end()) {
+    return fail(ErrorCode::kNotFound, "no leaf is one that was asked for");
+  }
+  contents.leaves = std::move(ordered);
+  return keep_leaves(std::move(contents), is_kept);
+}
+
 }  // namespace stepstone::tool

@@ -3,41 +3,23 @@
 // store.
 #include <fmt/format.h>
 
-#include <array>
 #include <optional>
 
 #include "tools/formats/atomic_file.h"
 #include "tools/formats/formats.h"
+#include "tools/formats/gguf.h"
 
 namespace stepstone::tool {
 namespace {
 
-constexpr std::uint64_t kAlignmentBytes = 32;  // The format's default.
-constexpr std::size_t kRankMax = 4;            // ggml's.
-constexpr std::size_t kNameSizeBytesMax = 63;  // So too.
+constexpr std::size_t kNameSizeBytesMax = 63;  // ggml's.
 
 // ggml's number of a dtype; nullopt: it lacks it.
 std::optional<std::uint32_t> gguf_type(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return 0;
-    case DType::kFloat16:
-      return 1;
-    case DType::kInt8:
-      return 24;
-    case DType::kInt16:
-      return 25;
-    case DType::kInt32:
-      return 26;
-    case DType::kInt64:
-      return 27;
-    case DType::kFloat64:
-      return 28;
-    case DType::kBfloat16:
-      return 30;
-    default:
-      return std::nullopt;
+  for (const auto& [number, its_dtype] : gguf::kTypes) {
+    if (its_dtype == dtype) return number;
   }
+  return std::nullopt;
 }
 
 void append(std::string& bytes, std::uint64_t number, std::size_t size) {
@@ -50,7 +32,7 @@ void append_string(std::string& bytes, std::string_view text) {
 }
 
 std::uint64_t aligned(std::uint64_t size_bytes) {
-  return (size_bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
+  return gguf::aligned(size_bytes, gguf::kAlignmentBytes);
 }
 
 Result<void> append_tensor(std::string& header, const std::string& name, const LeafInfo& info,
@@ -60,11 +42,11 @@ Result<void> append_tensor(std::string& header, const std::string& name, const L
     return fail(ErrorCode::kUnsupported,
                 fmt::format("GGUF has no dtype {}", to_string(*info.dtype)));
   }
-  if (info.shape.size() > kRankMax || name.size() > kNameSizeBytesMax) {
+  if (info.shape.size() > gguf::kRankMax || name.size() > kNameSizeBytesMax) {
     return fail(ErrorCode::kUnsupported,
                 fmt::format("a tensor in a GGUF file has at most {} dimensions and a name of at "
                             "most {} bytes",
-                            kRankMax, kNameSizeBytesMax));
+                            gguf::kRankMax, kNameSizeBytesMax));
   }
   append_string(header, name);
   append(header, info.shape.size(), 4);
@@ -77,8 +59,8 @@ Result<void> append_tensor(std::string& header, const std::string& name, const L
 
 Result<std::string> encode_header(const Contents& contents) {
   const std::vector<std::string> names = STEPSTONE_TRY(flat_names(contents, "GGUF"));
-  std::string header = "GGUF";
-  append(header, 3, 4);
+  std::string header(gguf::kMagic);
+  append(header, gguf::kVersion, 4);
   append(header, names.size(), 8);
   append(header, 1, 8);  // One pair of a key and a value, which every file must have.
   append_string(header, "general.architecture");
