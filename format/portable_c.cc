@@ -14,7 +14,6 @@
 #include <exception>
 #include <initializer_list>
 #include <limits>
-#include <memory>
 #include <new>
 #include <optional>
 #include <string>
@@ -269,17 +268,18 @@ const char* stepstone_portable_error_text(void) { return error_text.data(); }
 stepstone_portable_code stepstone_portable_open(const char* path, stepstone_portable_file** file) {
   return guarded([&]() -> Result<void> {
     STEPSTONE_TRY(check_given({{"path", path != nullptr}, {"file", file != nullptr}}));
-    const auto open = [&]() -> Result<std::unique_ptr<stepstone_portable_file>> {
+    const auto open = [&]() -> Result<stepstone_portable_file> {
       OpenedFile opened = STEPSTONE_TRY(open_regular_file(path));
       PortableFile content = STEPSTONE_TRY(PortableFile::open(
           opened.size_bytes, [descriptor = opened.descriptor.number()](
                                  std::uint64_t offset, std::span<std::byte> destination) {
             return read_from(descriptor, offset, destination);
           }));
-      return std::unique_ptr<stepstone_portable_file>(new stepstone_portable_file{
-          std::move(content), std::move(opened.descriptor), std::nullopt});
+      return stepstone_portable_file{std::move(content), std::move(opened.descriptor),
+                                     std::nullopt};
     };
-    *file = STEPSTONE_TRY_CONTEXT(open(), printable(path)).release();
+    stepstone_portable_file opened = STEPSTONE_TRY_CONTEXT(open(), printable(path));
+    *file = new stepstone_portable_file(std::move(opened));
     return {};
   });
 }
@@ -287,7 +287,7 @@ stepstone_portable_code stepstone_portable_open(const char* path, stepstone_port
 stepstone_portable_code stepstone_portable_map(const char* path, stepstone_portable_file** file) {
   return guarded([&]() -> Result<void> {
     STEPSTONE_TRY(check_given({{"path", path != nullptr}, {"file", file != nullptr}}));
-    const auto open = [&]() -> Result<std::unique_ptr<stepstone_portable_file>> {
+    const auto open = [&]() -> Result<stepstone_portable_file> {
       const OpenedFile opened = STEPSTONE_TRY(open_regular_file(path));
       if (opened.size_bytes > std::numeric_limits<std::size_t>::max()) {
         return fail(ErrorCode::kLimit,
@@ -302,10 +302,10 @@ stepstone_portable_code stepstone_portable_map(const char* path, stepstone_porta
       Mapping mapping(begin, size_bytes);
       PortableFile content = STEPSTONE_TRY(
           PortableFile::open(std::span(static_cast<const std::byte*>(begin), size_bytes)));
-      return std::unique_ptr<stepstone_portable_file>(
-          new stepstone_portable_file{std::move(content), std::nullopt, std::move(mapping)});
+      return stepstone_portable_file{std::move(content), std::nullopt, std::move(mapping)};
     };
-    *file = STEPSTONE_TRY_CONTEXT(open(), printable(path)).release();
+    stepstone_portable_file opened = STEPSTONE_TRY_CONTEXT(open(), printable(path));
+    *file = new stepstone_portable_file(std::move(opened));
     return {};
   });
 }
