@@ -47,10 +47,11 @@ Result<Leaf> call_back(const SharedObject& function, nb::handle argument) {
   return tree.tree.leaf();
 }
 
-Transform transform_of(std::string pattern, std::optional<std::string> original_path,
+Transform transform_of(std::string pattern, bool is_path, std::optional<std::string> original_path,
                        bool use_fallback, const nb::object& value_fn,
                        std::vector<std::string> inputs, const nb::object& compute) {
   Transform transform{.pattern = std::move(pattern),
+                      .is_path = is_path,
                       .original_path = std::move(original_path),
                       .use_fallback = use_fallback,
                       .value_fn = nullptr,
@@ -82,6 +83,14 @@ Compression compression_of(const std::string& name) {
   if (name == "delta") return Compression::kDelta;
   raise({ErrorCode::kInvalidArgument,
          "there is no compression '" + name + "': auto, none, always or delta"});
+}
+
+MapArrays map_of(const std::string& name) {
+  if (name == "no") return MapArrays::kNo;
+  if (name == "checked") return MapArrays::kChecked;
+  if (name == "unchecked") return MapArrays::kUnchecked;
+  raise({ErrorCode::kInvalidArgument,
+         "arrays cannot be mapped as '" + name + "': no, checked or unchecked"});
 }
 
 PerLeaf<SaveArgs> to_save_args(const Tree& tree, const Selected<SaveArgs>& options) {
@@ -118,6 +127,8 @@ args::PyTreeRestore RestoreOptions::to_args(const Tree& tree) const {
   args.any_container = any_container;
   args.transforms = transforms;
   args.transforms_default_to_original = transforms_default_to_original;
+  // A function could write to what it is given.
+  args.map = transforms.empty() ? map : MapArrays::kNo;
   return args;
 }
 
@@ -171,13 +182,14 @@ void bind_leaf_args(nb::module_& module) {
           "__init__",
           [](Transform* self, std::string pattern, std::optional<std::string> original_path,
              bool use_fallback, const nb::object& value_fn, std::vector<std::string> inputs,
-             const nb::object& compute) {
-            new (self) Transform(transform_of(std::move(pattern), std::move(original_path),
+             const nb::object& compute, bool is_path) {
+            new (self) Transform(transform_of(std::move(pattern), is_path, std::move(original_path),
                                               use_fallback, value_fn, std::move(inputs), compute));
           },
           nb::arg("pattern"), nb::kw_only(), nb::arg("original_path") = nb::none(),
           nb::arg("use_fallback") = false, nb::arg("value_fn") = nb::none(),
-          nb::arg("inputs") = std::vector<std::string>(), nb::arg("compute") = nb::none());
+          nb::arg("inputs") = std::vector<std::string>(), nb::arg("compute") = nb::none(),
+          nb::arg("is_path") = false);
 
   nb::class_<RestoreOptions>(module, "RestoreOptions")
       .def(
@@ -186,7 +198,7 @@ void bind_leaf_args(nb::module_& module) {
              std::vector<std::pair<Selector, LeafRestoreArgs>> restore_args, std::string subtree,
              bool partial_restore, bool keep_missing, std::vector<Transform> transforms,
              bool transforms_default_to_original, bool any_container, bool pad_or_truncate,
-             bool lossy) {
+             bool lossy, const std::string& map) {
             const PythonTree* tree = nullptr;
             if (!target.is_none()) tree = nb::cast<const PythonTree*>(target);
             new (self) RestoreOptions{tree,
@@ -199,14 +211,15 @@ void bind_leaf_args(nb::module_& module) {
                                       transforms_default_to_original,
                                       any_container,
                                       pad_or_truncate,
-                                      lossy};
+                                      lossy,
+                                      map_of(map)};
           },
           nb::kw_only(), nb::arg("target") = nb::none(),
           nb::arg("restore_args") = std::vector<std::pair<Selector, LeafRestoreArgs>>(),
           nb::arg("subtree") = "", nb::arg("partial_restore") = false,
           nb::arg("keep_missing") = false, nb::arg("transforms") = std::vector<Transform>(),
           nb::arg("transforms_default_to_original") = true, nb::arg("any_container") = false,
-          nb::arg("pad_or_truncate") = false, nb::arg("lossy") = false);
+          nb::arg("pad_or_truncate") = false, nb::arg("lossy") = false, nb::arg("map") = "no");
 }
 
 }  // namespace stepstone::python

@@ -120,9 +120,9 @@ std::optional<Array> borrow_numpy(nb::handle value) {
   return value_of(Array::borrow_strided(*dtype, shape, strides, data));
 }
 
-nb::object numpy_array(const Array& given, bool as_bits) {
+nb::object numpy_array(const Array& given, NumpyForm form) {
   PyArray_Descr* descriptor = descriptor_of(given.dtype());
-  if (descriptor == nullptr && as_bits) descriptor = bits_descriptor_of(given.dtype());
+  if (descriptor == nullptr && form.as_bits) descriptor = bits_descriptor_of(given.dtype());
   if (descriptor == nullptr) {
     raise({ErrorCode::kUnsupported, "arrays of " + std::string(info(given.dtype()).name) +
                                         " need the package ml_dtypes: pip install ml_dtypes"});
@@ -134,7 +134,7 @@ nb::object numpy_array(const Array& given, bool as_bits) {
   for (std::size_t axis = 0; axis < rank; ++axis) {
     shape[axis] = static_cast<npy_intp>(array.shape()[axis]);
   }
-  // Whoever restores an array may write to it: nobody else has its memory.
+  // Whoever restores an array may write to it, unless it is mapped: nobody else has its memory.
   const std::byte* data = array.data();
   nb::capsule owner;
   if (info(array.dtype()).bits < 8) {
@@ -153,6 +153,9 @@ nb::object numpy_array(const Array& given, bool as_bits) {
                            NPY_ARRAY_CARRAY, nullptr);
   if (made == nullptr) throw nb::python_error();
   nb::object result = nb::steal(made);
+  if (form.is_read_only) {
+    PyArray_CLEARFLAGS(reinterpret_cast<PyArrayObject*>(made), NPY_ARRAY_WRITEABLE);
+  }
   if (array.element_count() != 0 &&
       PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(made), owner.release().ptr()) != 0) {
     throw nb::python_error();

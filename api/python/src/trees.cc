@@ -172,25 +172,37 @@ class Reader {
     const nb::object answer = hook_(value);
     if (const Node* node = nullptr; nb::try_cast(answer, node)) return read_hooked(*node);
     if (const FinishedLeaf* finished = nullptr; nb::try_cast(answer, finished)) {
-      Tree tree = read_node(finished->value);
+      Tree tree = read_value(finished->value);
       if (!tree.is_leaf()) refuse("the value of a Leaf is a container");
       origins_->back() = {Origin::Kind::kFinish, nb::borrow(value), finished->finish};
       keep_alive(finished->value);
       return tree;
     }
-    if (const ForeignArray* array = nullptr; nb::try_cast(answer, array)) {
-      keep_alive(answer);
-      return leaf(value, array->array);
-    }
-    if (const AbstractArray* array = nullptr; nb::try_cast(answer, array)) {
-      return leaf(value, *array);
-    }
+    if (std::optional<Tree> array = read_array(value, answer)) return *std::move(array);
     if (answer.is(value)) {
       refuse("a " + nb::cast<std::string>(nb::handle(value.type()).attr("__name__")) +
              " cannot be stored");
     }
     keep_alive(answer);
     return read_node(answer);
+  }
+
+  // What a hook made for an array; nullopt: `made` is something else.
+  std::optional<Tree> read_array(nb::handle value, nb::handle made) {
+    if (const ForeignArray* array = nullptr; nb::try_cast(made, array)) {
+      keep_alive(made);
+      return leaf(value, array->array);
+    }
+    if (const AbstractArray* array = nullptr; nb::try_cast(made, array)) {
+      return leaf(value, *array);
+    }
+    return std::nullopt;
+  }
+
+  // The value of a Leaf; the hook has said already what an array is.
+  Tree read_value(nb::handle value) {
+    std::optional<Tree> array = read_array(value, value);
+    return array ? *std::move(array) : read_node(value);
   }
 
   Tree read_hooked(const Node& node) {
@@ -268,7 +280,8 @@ struct LeafWriter {
 
 class Writer {
  public:
-  Writer(nb::handle make_node, const PythonTree* like) : make_node_(make_node), like_(like) {}
+  Writer(nb::handle make_node, const PythonTree* like, bool is_read_only)
+      : make_node_(make_node), like_(like), is_read_only_(is_read_only) {}
 
   nb::object write(const Tree& tree) {
     const Recursion recursion;
@@ -312,18 +325,21 @@ class Writer {
     return list;
   }
 
-  static nb::object write_leaf(const Leaf& leaf, const Origin* origin) {
-    if (origin == nullptr || std::holds_alternative<Placeholder>(leaf)) {
-      return leaf_to_python(leaf);
-    }
+  nb::object write_leaf(const Leaf& leaf, const Origin* origin) const {
     const auto* const array = std::get_if<Array>(&leaf);
+    if (origin == nullptr || std::holds_alternative<Placeholder>(leaf)) {
+      return array == nullptr ? leaf_to_python(leaf)
+                              : numpy_array(*array, {.is_read_only = is_read_only_});
+    }
     // The target's own value, which was kept: its memory is the caller's.
     if (array != nullptr && array->is_borrowed() && array->element_count() != 0) {
       return origin->object;
     }
     const bool is_finished = origin->kind == Origin::Kind::kFinish;
     nb::object value =
-        array == nullptr ? leaf_to_python(leaf) : numpy_array(*array, /*as_bits=*/is_finished);
+        array == nullptr
+            ? leaf_to_python(leaf)
+            : numpy_array(*array, {.as_bits = is_finished, .is_read_only = is_read_only_});
     switch (origin->kind) {
       case Origin::Kind::kFinish:
         return origin->call(value);
@@ -336,6 +352,7 @@ class Writer {
 
   nb::handle make_node_;
   const PythonTree* like_;
+  bool is_read_only_;
   std::size_t next_ = 0;
 };
 
@@ -390,8 +407,8 @@ nb::tuple shape_tuple(const std::vector<std::uint64_t>& shape) {
 
 PythonTree from_python(nb::handle value, nb::handle hook) { return Reader(hook).read(value); }
 
-nb::object to_python(const Tree& tree, nb::handle make_node, const PythonTree* like) {
-  return Writer(make_node, like).write(tree);
+nb::object to_python(const PythonTree& tree, nb::handle make_node, const PythonTree* like) {
+  return Writer(make_node, like, tree.is_read_only).write(tree.tree);
 }
 
 nb::object leaf_to_python(const Leaf& leaf) { return std::visit(LeafWriter(), leaf); }
@@ -477,7 +494,7 @@ void bind_trees(nb::module_& module) {
       .def(
           "to_python",
           [](const PythonTree& self, nb::handle make_node, const PythonTree* like) {
-            return to_python(self.tree, make_node, like);
+            return to_python(self, make_node, like);
           },
           nb::arg("make_node").none(), nb::arg("like") = nb::none())
       .def("leaf_paths",

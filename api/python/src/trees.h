@@ -29,12 +29,13 @@ struct PythonTree {
   Tree tree;
   std::vector<Origin> origins;
   std::vector<nb::object> kept;  // What the hook made, whose memory the tree may borrow.
+  bool is_read_only = false;     // Its arrays may be mapped, and become such as cannot be written.
 };
 
 // As _native.pyi says of Tree.from_python. With the GIL.
 PythonTree from_python(nb::handle value, nb::handle hook);
 // As Tree.to_python; `make_node` and `like` may be null. With the GIL.
-nb::object to_python(const Tree& tree, nb::handle make_node, const PythonTree* like);
+nb::object to_python(const PythonTree& tree, nb::handle make_node, const PythonTree* like);
 nb::object leaf_to_python(const Leaf& leaf);
 
 nb::object label_to_python(const PathComponent& label);
@@ -45,9 +46,12 @@ Result<LeafPath> path_of(const Tree& tree, nb::handle labels);
 
 // numpy's C interface, once per process. Raises ImportError.
 void import_numpy();
-// A new array that shares in the bytes of `array`, or has a copy of borrowed ones. `as_bits`: where
-// there is no ml_dtypes, which its dtype needs, as unsigned integers of the same width.
-nb::object numpy_array(const Array& array, bool as_bits = false);
+struct NumpyForm {
+  bool as_bits = false;  // Without ml_dtypes, which its dtype needs: unsigned integers as wide.
+  bool is_read_only = false;
+};
+// A new array that shares in the bytes of `array`, or has a copy of borrowed ones.
+nb::object numpy_array(const Array& array, NumpyForm form = {});
 // An Array that borrows a numpy.ndarray's memory; nullopt: its dtype is none of ours.
 std::optional<Array> borrow_numpy(nb::handle array);
 bool is_numpy_array(nb::handle value);
