@@ -568,3 +568,39 @@ def test_a_keyboard_interrupt_ends_a_wait_and_not_the_manager(
 ) -> None:
     output = run_python(INTERRUPTED, tmp_path)
     assert output.splitlines() == ["interrupted", "interrupted", "[0]"]
+
+
+def test_metrics_may_be_a_function_that_is_called_for_steps_that_are_saved(
+    tmp_path: pathlib.Path,
+) -> None:
+    called: list[int] = []
+
+    def metrics_of(step: int) -> Callable[[], dict[str, float]]:
+        def metrics() -> dict[str, float]:
+            called.append(step)
+            return {"loss": 1.0 / (step + 1)}
+
+        return metrics
+
+    options: dict[str, Any] = {"save_interval_steps": 2, "best_fn": lambda found: -found["loss"]}
+    with open_manager(tmp_path, **options) as manager:
+        saved = [manager.save(step, args=standard(), metrics=metrics_of(step)) for step in range(4)]
+        assert saved == [True, False, True, False] and called == [0, 2]
+        assert manager.save(3, args=standard(), metrics=metrics_of(3), force=True)
+        manager.wait_until_finished()
+        assert called == [0, 2, 3] and manager.metrics(2) == {"loss": 1 / 3}
+        assert manager.best_step() == 3
+        with pytest.raises(TypeError, match="metrics"):
+            manager.save(4, args=standard(), metrics=lambda: [1.0])
+        assert manager.all_steps() == [0, 2, 3]
+
+
+def test_items_come_in_the_order_of_their_names(tmp_path: pathlib.Path) -> None:
+    names = ["zeta", "alpha", "mid"]
+    with open_manager(tmp_path) as manager:
+        manager.save(0, args=ocp.args.Composite(**{name: standard() for name in names}))
+        assert list(manager.restore(0)) == sorted(names)
+        wanted = ocp.args.Composite(**dict.fromkeys(["zeta", "mid"]))
+        assert list(manager.restore(0, args=wanted)) == ["mid", "zeta"]
+        assert list(manager.item_metadata(0)) == sorted(names)
+    assert list(ocp.load_checkpointables(tmp_path / "0")) == sorted(names)

@@ -87,7 +87,8 @@ class Reporter:
         def counting(make: Callable[[], Any]) -> Callable[[], Any]:
             def made() -> Any:
                 item = make()
-                sizes_bytes.append(item[0].size_bytes)
+                # One that is made in the background is known then.
+                sizes_bytes.append(0 if callable(item) else item[0].size_bytes)
                 if len(sizes_bytes) == count:
                     self._sizes_bytes[step] = sum(sizes_bytes)
                     progress(0, sum(sizes_bytes))
@@ -96,6 +97,18 @@ class Reporter:
             return made
 
         return [(name, handler, counting(make)) for name, handler, make in items]
+
+    def writing(self) -> Callable[[int, int], object] | None:
+        """What the library is to call while it writes a step; None: nobody wants to know."""
+        progress = self._progress
+        if progress is None:
+            return None
+
+        def report(done_bytes: int, total_bytes: int) -> None:
+            if done_bytes < total_bytes:  # The end is told when the step is durable.
+                progress(done_bytes, total_bytes)
+
+        return report
 
     def on_save(self, statistics: _native.SaveStatistics) -> None:
         """A step is durable; called by the library, mostly in the background."""
