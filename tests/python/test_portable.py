@@ -271,3 +271,34 @@ def test_a_compressed_export_is_read_instead_of_mapped(run: pathlib.Path) -> Non
     found = ocp.load(file_of(run), mmap=True)
     np.testing.assert_equal(found, state(3))
     assert not found["params"]["w"].flags.writeable
+
+
+def test_a_portable_file_is_deleted_as_a_whole(run: pathlib.Path) -> None:
+    file = file_of(run)
+    ocp.export(run, file)
+    with pytest.raises(ValueError, match="RUN/STEP|step"):
+        ocp.delete(file)  # A run of steps.
+    with pytest.raises(ValueError, match="export"):
+        ocp.delete(file / "3")
+    ocp.export(run / "3", file, overwrite=True)
+    with pytest.raises(ValueError, match="export"):
+        ocp.delete(file, checkpointable_name="other")
+    mapped = ocp.load(file, mmap=True)["params"]["w"]
+    assert ocp.delete(file) and not file.exists()
+    np.testing.assert_equal(mapped, state(3)["params"]["w"])  # The mapping holds the file.
+    assert not ocp.delete(file, missing_ok=True)
+
+
+def test_deleting_one_object_writes_nothing_of_the_others(tmp_path: pathlib.Path) -> None:
+    def written_bytes() -> int:
+        lines = pathlib.Path("/proc/self/io").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("wchar:")))
+
+    big = {"w": np.random.default_rng(1).standard_normal(1_000_000)}
+    ocp.save_checkpointables(tmp_path / "a", {"big": big, "small": {"x": 1}, "gone": {"x": 2}})
+    before = written_bytes()
+    assert ocp.delete(tmp_path / "a", checkpointable_name="gone")
+    assert written_bytes() - before < big["w"].nbytes / 10
+    np.testing.assert_equal(
+        ocp.load_checkpointables(tmp_path / "a"), {"big": big, "small": {"x": 1}}
+    )

@@ -128,7 +128,8 @@ nb::object numpy_array(const Array& given, NumpyForm form) {
                                         " need the package ml_dtypes: pip install ml_dtypes"});
   }
   // Borrowed memory is somebody else's, who may let it go.
-  const Array array = given.owned();
+  Array array = given.owned();
+  const bool is_empty = array.element_count() == 0;
   const std::size_t rank = array.shape().size();
   std::vector<npy_intp> shape(rank);
   for (std::size_t axis = 0; axis < rank; ++axis) {
@@ -144,19 +145,18 @@ nb::object numpy_array(const Array& given, NumpyForm form) {
       delete static_cast<std::shared_ptr<std::byte[]>*>(held);
     });
   } else {
-    owner = nb::capsule(new Array(array),
+    owner = nb::capsule(new Array(std::move(array)),
                         [](void* held) noexcept { delete static_cast<Array*>(held); });
   }
-  PyObject* const made =
-      PyArray_NewFromDescr(&PyArray_Type, descriptor, static_cast<int>(rank), shape.data(), nullptr,
-                           array.element_count() == 0 ? nullptr : const_cast<std::byte*>(data),
-                           NPY_ARRAY_CARRAY, nullptr);
+  PyObject* const made = PyArray_NewFromDescr(
+      &PyArray_Type, descriptor, static_cast<int>(rank), shape.data(), nullptr,
+      is_empty ? nullptr : const_cast<std::byte*>(data), NPY_ARRAY_CARRAY, nullptr);
   if (made == nullptr) throw nb::python_error();
   nb::object result = nb::steal(made);
   if (form.is_read_only) {
     PyArray_CLEARFLAGS(reinterpret_cast<PyArrayObject*>(made), NPY_ARRAY_WRITEABLE);
   }
-  if (array.element_count() != 0 &&
+  if (!is_empty &&
       PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(made), owner.release().ptr()) != 0) {
     throw nb::python_error();
   }

@@ -146,9 +146,9 @@ class _Rules:
             return transform, key
         name = transform.original_key
         name = name if isinstance(name, str) else "/".join(name)
-        if "\\" not in name:
-            return transform, name
-        return transform, (match or re.fullmatch(re.escape(key), key)).expand(name)
+        if match is None and "\\" in name:
+            match = re.fullmatch(re.escape(key), key)  # For the groups, of which there are none.
+        return transform, name if match is None else match.expand(name)
 
 
 def _not_found(original: str, key: str) -> ValueError:
