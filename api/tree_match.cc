@@ -102,15 +102,19 @@ class Matcher {
   // The stored children of a container that the target has not asked for yet.
   class StoredChildren {
    public:
-    explicit StoredChildren(const Tree& stored) {
-      for (const Tree::Child& child : stored.children()) {
-        by_label_.emplace(child.label, &child.tree);
-      }
+    explicit StoredChildren(const Tree& stored) : children_(stored.children()) {}
+
+    const std::map<PathComponent, const Tree*>& rest() {
+      index();
+      return by_label_;
     }
 
-    const std::map<PathComponent, const Tree*>& rest() const { return by_label_; }
-
     const Tree* take(const PathComponent& label) {
+      // As a rule the target has the order of what was saved.
+      if (!is_indexed_ && next_ < children_.size() && children_[next_].label == label) {
+        return &children_[next_++].tree;
+      }
+      index();
       const auto found = by_label_.extract(label);
       return found.empty() ? nullptr : found.mapped();
     }
@@ -118,6 +122,7 @@ class Matcher {
     // The first whose label reads the same.
     const Tree* take_reading(const PathComponent& wanted) {
       if (by_reading_.empty()) {
+        index();
         for (const auto& [label, tree] : by_label_) by_reading_[reading_of(label)].push_back(label);
       }
       const auto same = by_reading_.find(reading_of(wanted));
@@ -129,6 +134,16 @@ class Matcher {
     }
 
    private:
+    void index() {
+      is_indexed_ = true;
+      for (; next_ < children_.size(); ++next_) {
+        by_label_.emplace(children_[next_].label, &children_[next_].tree);
+      }
+    }
+
+    const std::vector<Tree::Child>& children_;
+    std::size_t next_ = 0;  // Those before it are taken, or in by_label_.
+    bool is_indexed_ = false;
     std::map<PathComponent, const Tree*> by_label_;
     std::unordered_map<std::string, std::vector<PathComponent>> by_reading_;
   };
@@ -180,6 +195,7 @@ class Matcher {
   Tree match_children(const Tree& stored, const Tree& target) {
     StoredChildren stored_children(stored);
     std::vector<Tree::Child> children;
+    children.reserve(target.children().size());
     for (const Tree::Child& wanted : target.children()) {
       path_.push_back(wanted.label);
       if (const Tree* const found = take_child(stored_children, wanted.label)) {

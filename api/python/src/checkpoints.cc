@@ -83,7 +83,7 @@ CheckpointOptions options_of(bool force, const std::optional<std::string>& custo
 void save_checkpoint(const std::string& path, const std::vector<SaveItem>& items, bool is_single,
                      bool force, const std::optional<std::string>& custom_metadata,
                      nb::handle storage, const nb::object& progress) {
-  const PythonItems python_items(items);
+  const PythonItems python_items(items, /*is_waited_for=*/true);
   const args::CheckpointArgs args = python_items.to_args(is_single);
   const HandlerRegistry registry = python_registry();
   const CheckpointOptions options = options_of(force, custom_metadata, storage, progress);

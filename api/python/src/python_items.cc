@@ -12,6 +12,7 @@ namespace stepstone::python {
 struct PythonItems::Build {
   std::string handler;
   nb::object call;
+  bool is_waited_for = false;
   std::vector<nb::object> kept;  // The trees, whose memory the save borrows.
   std::unique_ptr<nb::python_error> error;
 
@@ -103,7 +104,10 @@ Result<BackgroundSave> PythonItems::Build::begin(const std::shared_ptr<Build>& b
   const nb::gil_scoped_acquire gil;
   try {
     nb::object made = build->call();
-    if (PyCallable_Check(made.ptr()) != 0) return in_background(std::move(made), build);
+    if (PyCallable_Check(made.ptr()) != 0) {
+      if (!build->is_waited_for) return in_background(std::move(made), build);
+      made = made();
+    }
     const auto content = nb::cast<Content>(made);
     build->kept.push_back(std::get<nb::object>(content));
     STEPSTONE_TRY(
@@ -115,11 +119,12 @@ Result<BackgroundSave> PythonItems::Build::begin(const std::shared_ptr<Build>& b
   }
 }
 
-PythonItems::PythonItems(const std::vector<SaveItem>& items) {
+PythonItems::PythonItems(const std::vector<SaveItem>& items, bool is_waited_for) {
   for (const auto& [name, handler, call] : items) {
     auto build = std::make_shared<Build>();
     build->handler = handler;
     build->call = call;
+    build->is_waited_for = is_waited_for;
     builds_.emplace_back(name, std::move(build));
   }
 }

@@ -278,6 +278,21 @@ struct LeafWriter {
   nb::object operator()(Placeholder) const { return nb::borrow(Py_Ellipsis); }
 };
 
+// In bytes, as it is stored.
+struct LeafSize {
+  std::uint64_t operator()(const Array& array) const { return array.size_bytes(); }
+  std::uint64_t operator()(bool /*value*/) const { return 1; }
+  std::uint64_t operator()(std::int64_t /*value*/) const { return sizeof(std::int64_t); }
+  std::uint64_t operator()(double /*value*/) const { return sizeof(double); }
+  std::uint64_t operator()(const std::complex<double>& value) const { return sizeof(value); }
+  std::uint64_t operator()(const BigInteger& value) const { return value.decimal.size(); }
+  std::uint64_t operator()(const std::string& value) const { return value.size(); }
+  std::uint64_t operator()(const Bytes& value) const { return value.bytes.size(); }
+  std::uint64_t operator()(None /*none*/) const { return 0; }
+  std::uint64_t operator()(Placeholder /*placeholder*/) const { return 0; }
+  std::uint64_t operator()(const AbstractArray& /*array*/) const { return 0; }
+};
+
 class Writer {
  public:
   Writer(nb::handle make_node, const PythonTree* like, bool is_read_only)
@@ -506,8 +521,8 @@ void bind_trees(nb::module_& module) {
            })
       .def_prop_ro("size_bytes", [](const PythonTree& self) {
         std::uint64_t size = 0;
-        self.tree.for_each_leaf([&](const LeafPath&, const Leaf& leaf) {
-          if (const auto* const array = std::get_if<Array>(&leaf)) size += array->size_bytes();
+        self.tree.for_each_leaf([&](const LeafPath& /*path*/, const Leaf& leaf) {
+          size += std::visit(LeafSize(), leaf);
         });
         return size;
       });

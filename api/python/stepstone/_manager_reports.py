@@ -41,7 +41,6 @@ class Reporter:
         self._progress = options.progress
         self._logger = logger
         self._last_save_end: float | None = None
-        self._sizes_bytes: dict[int, int] = {}
 
     def _log(self, make_entry: Callable[[], Any]) -> None:
         if self._logger is not None:
@@ -77,7 +76,7 @@ class Reporter:
 
         return report
 
-    def counted(self, step: int, items: list[_native.SaveItem]) -> list[_native.SaveItem]:
+    def counted(self, items: list[_native.SaveItem]) -> list[_native.SaveItem]:
         """The items of a save; when the last of them has been made, the save's size is known."""
         if self._progress is None:
             return items
@@ -90,7 +89,6 @@ class Reporter:
                 # One that is made in the background is known then.
                 sizes_bytes.append(0 if callable(item) else item[0].size_bytes)
                 if len(sizes_bytes) == count:
-                    self._sizes_bytes[step] = sum(sizes_bytes)
                     progress(0, sum(sizes_bytes))
                 return item
 
@@ -131,8 +129,7 @@ class Reporter:
                 )
             )
             if self._progress is not None:
-                size_bytes = self._sizes_bytes.pop(statistics.step, statistics.size_bytes)
-                self._progress(size_bytes, size_bytes)
+                self._progress(statistics.size_bytes, statistics.size_bytes)
             if self._on_save is not None:
                 self._on_save(statistics)
         except Exception:

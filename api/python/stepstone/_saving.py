@@ -71,6 +71,10 @@ class Saving:
                 self._thread.join(max(0.0, end - time.monotonic()))
         except BusyError:
             pass
+        except Exception:
+            if self._thread is not None:
+                self._thread.join()  # It learns of the error, too, and ends.
+            raise
         if not self.is_done():
             waited_s = self._timeout_s if timeout_s is None else timeout_s
             raise BusyError(f"the save to {self._path} has not ended after {waited_s} s; it goes on")

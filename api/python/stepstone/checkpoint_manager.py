@@ -207,7 +207,7 @@ class CheckpointManager(ReadingManager):
         with self._policy_errors():
             is_saved = manager.save(
                 number,
-                self._reporter.counted(number, native_items),
+                self._reporter.counted(native_items),
                 is_single=is_single,
                 metrics=metrics_json,
                 custom_metadata=_json.custom_metadata(custom_metadata, f"step {number}"),

@@ -19,7 +19,12 @@ from stepstone._json import custom_metadata as custom_metadata_text
 from stepstone._paths import check_timeout
 from stepstone._saving import Saving
 from stepstone.args import Composite, StandardRestore, StandardSave, arguments_of
-from stepstone.errors import ClosedError, InvalidArgumentError, StepAlreadyExistsError
+from stepstone.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    StepAlreadyExistsError,
+    StepstoneError,
+)
 from stepstone.handlers import (
     CompositeCheckpointHandler,
     PyTreeCheckpointHandler,
@@ -258,7 +263,7 @@ temporary_path_class
     ) -> tuple[str, list[_native.SaveItem], bool]:
         self._check_open()
         path = os.fspath(directory)
-        if not force and os.path.lexists(path):
+        if not force and _is_taken(path):
             raise StepAlreadyExistsError(
                 f"Destination {path} already exists: set `force` to replace the checkpoint there"
             )
@@ -272,6 +277,16 @@ temporary_path_class
             )
         items, is_single = build_items(given, self._registry)
         return path, items, is_single
+
+
+def _is_taken(path: str) -> bool:
+    """Whether there is something; a store that a save has left without a checkpoint is nothing."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        return bool(_native.list_steps(path))
+    except StepstoneError:
+        return True
 
 
 class AsyncCheckpointer(Checkpointer):
