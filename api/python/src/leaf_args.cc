@@ -24,12 +24,12 @@ std::span<std::byte> memory_of(nb::handle buffer) {
 }
 
 template <typename Options>
-void add(PerLeaf<Options>& all, const Tree& tree, const Selector& selector, Options options) {
+void add(PerLeaf<Options>& all, PathFinder& paths, const Selector& selector, Options options) {
   if (const auto* const pattern = std::get_if<std::string>(&selector)) {
     all.add(*pattern, std::move(options));
     return;
   }
-  const Result<LeafPath> path = path_of(tree, std::get<nb::tuple>(selector));
+  const Result<LeafPath> path = paths.find(std::get<nb::tuple>(selector));
   if (!path) raise(with_context(path.error(), "options for a leaf that is not in the tree"));
   all.add(*path, std::move(options));
 }
@@ -95,7 +95,8 @@ MapArrays map_of(const std::string& name) {
 
 PerLeaf<SaveArgs> to_save_args(const Tree& tree, const Selected<SaveArgs>& options) {
   PerLeaf<SaveArgs> all;
-  for (const auto& [selector, args] : options) add(all, tree, selector, args);
+  PathFinder paths(tree);
+  for (const auto& [selector, args] : options) add(all, paths, selector, args);
   return all;
 }
 
@@ -108,13 +109,14 @@ bool RestoreOptions::has_paths() const {
 
 args::PyTreeRestore RestoreOptions::to_args(const Tree& tree) const {
   args::PyTreeRestore args;
+  PathFinder paths(tree);
   if (target != nullptr) args.item = target->tree;
   for (const auto& [selector, leaf_args] : restore_args) {
     RestoreArgs merged = leaf_args.args;
     merged.pad = merged.pad || pad_or_truncate;
     merged.truncate = merged.truncate || pad_or_truncate;
     merged.allow_lossy_cast = merged.allow_lossy_cast || lossy;
-    add(args.restore_args, tree, selector, std::move(merged));
+    add(args.restore_args, paths, selector, std::move(merged));
   }
   if (pad_or_truncate || lossy) {
     args.restore_args.add(LeafPath(), RestoreArgs{.allow_lossy_cast = lossy,

@@ -371,22 +371,6 @@ class Writer {
   std::size_t next_ = 0;
 };
 
-Result<const Tree*> child_of(const Tree& tree, nb::handle label, PathComponent& found) {
-  const bool is_text = PyUnicode_Check(label.ptr());
-  const std::string name = is_text ? text_of(label) : std::string();
-  const std::int64_t number = is_text ? 0 : nb::cast<std::int64_t>(label);
-  for (const Tree::Child& child : tree.children()) {
-    const PathComponent& each = child.label;
-    const bool is_named = each.kind == PathComponent::Kind::kStringKey ||
-                          each.kind == PathComponent::Kind::kAttribute;
-    if (is_text ? is_named && each.name == name : !is_named && each.number == number) {
-      found = each;
-      return &child.tree;
-    }
-  }
-  return fail(ErrorCode::kNotFound, "there is no " + nb::cast<std::string>(nb::repr(label)));
-}
-
 Array foreign_array(const std::string& dtype_name, const std::vector<std::uint64_t>& shape,
                     std::uintptr_t pointer, const std::optional<std::vector<std::int64_t>>& strides,
                     nb::object owner, bool is_immutable) {
@@ -435,13 +419,41 @@ nb::object label_to_python(const PathComponent& label) {
   return nb::str(label.name.data(), label.name.size());
 }
 
-Result<LeafPath> path_of(const Tree& tree, nb::handle labels) {
+Result<const Tree::Child*> PathFinder::child_of(const Tree& tree, nb::handle label) {
+  const auto [entry, is_new] = children_.try_emplace(&tree);
+  Children& children = entry->second;
+  if (is_new) {
+    // Of two that read the same, the first.
+    for (const Tree::Child& child : tree.children()) {
+      const bool is_named = child.label.kind == PathComponent::Kind::kStringKey ||
+                            child.label.kind == PathComponent::Kind::kAttribute;
+      if (is_named) {
+        children.by_name.emplace(child.label.name, &child);
+      } else {
+        children.by_number.emplace(child.label.number, &child);
+      }
+    }
+  }
+  const Tree::Child* found = nullptr;
+  if (PyUnicode_Check(label.ptr())) {
+    const auto named = children.by_name.find(text_of(label));
+    if (named != children.by_name.end()) found = named->second;
+  } else {
+    const auto numbered = children.by_number.find(nb::cast<std::int64_t>(label));
+    if (numbered != children.by_number.end()) found = numbered->second;
+  }
+  if (found != nullptr) return found;
+  return fail(ErrorCode::kNotFound, "there is no " + nb::cast<std::string>(nb::repr(label)));
+}
+
+Result<LeafPath> PathFinder::find(nb::handle labels) {
   LeafPath path;
-  const Tree* node = &tree;
+  const Tree* node = tree_;
   for (const nb::handle label : nb::borrow(labels)) {
-    PathComponent found;
-    node = STEPSTONE_TRY_CONTEXT(child_of(*node, label, found), "'" + to_text(path) + "'");
-    path.push_back(std::move(found));
+    const Tree::Child* const child =
+        STEPSTONE_TRY_CONTEXT(child_of(*node, label), "'" + to_text(path) + "'");
+    path.push_back(child->label);
+    node = &child->tree;
   }
   return path;
 }

@@ -3,6 +3,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "api/leaf_args.h"
@@ -40,9 +42,27 @@ nb::object leaf_to_python(const Leaf& leaf);
 
 nb::object label_to_python(const PathComponent& label);
 
-// A path by its labels as Python has them: a string is a key or an attribute, a number a position
-// or a key. kNotFound: `tree` has no such node.
-Result<LeafPath> path_of(const Tree& tree, nb::handle labels);
+// Finds paths of a tree, which must outlive it, by their labels as Python has them: a string is a
+// key or an attribute, a number a position or a key. Containers are indexed when a path first leads
+// through them, so that options for each of very many leaves do not take quadratic time.
+class PathFinder {
+ public:
+  explicit PathFinder(const Tree& tree) : tree_(&tree) {}
+
+  // kNotFound: there is no such node. With the GIL.
+  Result<LeafPath> find(nb::handle labels);
+
+ private:
+  struct Children {
+    std::unordered_map<std::string_view, const Tree::Child*> by_name;
+    std::unordered_map<std::int64_t, const Tree::Child*> by_number;
+  };
+
+  Result<const Tree::Child*> child_of(const Tree& tree, nb::handle label);
+
+  const Tree* tree_;
+  std::unordered_map<const Tree*, Children> children_;
+};
 
 // numpy's C interface, once per process. Raises ImportError.
 void import_numpy();
