@@ -70,6 +70,9 @@ struct CheckpointManagerOptions {
   // methods that are const, and check_for_errors(). An exception that it throws is dropped.
   std::function<void(const SaveStatistics& statistics)> on_save = nullptr;
   std::function<void(const RestoreStatistics& statistics)> on_restore = nullptr;
+  // Called while a step is written, from any thread but never twice at once. Must not throw, nor
+  // call this manager.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = nullptr;
 
   std::set<std::uint64_t> save_on_steps = {};
   // (step, newest step or nullopt) -> whether to save.

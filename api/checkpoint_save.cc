@@ -39,6 +39,7 @@ Result<std::unique_ptr<CheckpointSave>> CheckpointSave::begin(
     STEPSTONE_TRY(save->open_store(options.force, std::move(file_system)));
     save->writer_ = STEPSTONE_TRY((*save->store_)->begin_save(kOnlyStep, save_options));
   }
+  if (options.progress) save->writer_->on_progress(options.progress);
   STEPSTONE_TRY(save->plan_.put(*save->writer_));
   return save;
 }

@@ -2,7 +2,9 @@
 // One checkpoint at one path.
 
 #include <concepts>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +23,9 @@ struct CheckpointOptions {
                        // before the new one is durable.
   StorageOptions storage = {};
   std::optional<Tree> custom_metadata = {};  // As args::JsonSave.
+  // Called while the checkpoint is written, from any thread but never twice at once. Must not
+  // throw.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
 
 // Saves and restores a single checkpoint at a path; for a series of them, see CheckpointManager.

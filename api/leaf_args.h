@@ -67,6 +67,10 @@ struct Transform {
   // A regular expression (ECMAScript) that the whole path of a target's leaf matches, as it is
   // shown: "params/(.*)/kernel".
   std::string pattern;
+  // The pattern is no expression but a path: of a leaf, or of a node, for all leaves below it. What
+  // stands below is appended to original_path and inputs, which have no groups then. Thousands of
+  // these are found as quickly as one.
+  bool is_path = false;
   // Rename: where the value stands in the checkpoint. $1 to $9 are the pattern's groups, $& all.
   std::optional<std::string> original_path;
   // Fill: the target's own value, whatever the checkpoint has.

@@ -119,6 +119,7 @@ Result<std::shared_ptr<CheckpointManager::Impl::Save>> CheckpointManager::Impl::
                                               .metrics = std::move(metrics),
                                               .custom_metadata = std::move(custom_metadata),
                                               .started_unix_ns = unix_ns(save->info.time)}));
+  if (options_.progress) save->writer->on_progress(options_.progress);
   STEPSTONE_TRY(save->plan->put(*save->writer));
   save->statistics.step = step;
   save->statistics.leaf_count = save->plan->leaf_count();

@@ -6,6 +6,8 @@
 #include <map>
 #include <regex>
 #include <set>
+#include <string_view>
+#include <unordered_map>
 
 namespace stepstone {
 
@@ -39,7 +41,20 @@ bool has_value(const Leaf& leaf) {
 // A transform, ready to be matched.
 struct Rule {
   const Transform* transform;
+  std::size_t number;  // Among all transforms: the first that matches decides.
   std::regex pattern;
+};
+
+// A transform that matches a leaf's path.
+struct RuleMatch {
+  const Transform* transform = nullptr;
+  std::size_t number = 0;
+  std::smatch groups;     // Of a pattern.
+  std::string_view rest;  // Of a path: what stands below it.
+
+  std::string source(const std::string& path) const {
+    return transform->is_path ? path + std::string(rest) : groups.format(path);
+  }
 };
 
 class Matcher {
@@ -84,18 +99,60 @@ class Matcher {
     return args_.any_container && !stored.is_leaf() && !target.is_leaf();
   }
 
-  using ByLabel = std::map<PathComponent, const Tree*>;
+  // The stored children of a container that the target has not asked for yet.
+  class StoredChildren {
+   public:
+    explicit StoredChildren(const Tree& stored) : children_(stored.children()) {}
+
+    const std::map<PathComponent, const Tree*>& rest() {
+      index();
+      return by_label_;
+    }
+
+    const Tree* take(const PathComponent& label) {
+      // As a rule the target has the order of what was saved.
+      if (!is_indexed_ && next_ < children_.size() && children_[next_].label == label) {
+        return &children_[next_++].tree;
+      }
+      index();
+      const auto found = by_label_.extract(label);
+      return found.empty() ? nullptr : found.mapped();
+    }
+
+    // The first whose label reads the same.
+    const Tree* take_reading(const PathComponent& wanted) {
+      if (by_reading_.empty()) {
+        index();
+        for (const auto& [label, tree] : by_label_) by_reading_[reading_of(label)].push_back(label);
+      }
+      const auto same = by_reading_.find(reading_of(wanted));
+      if (same == by_reading_.end()) return nullptr;
+      for (const PathComponent& label : same->second) {
+        if (const Tree* const found = take(label)) return found;
+      }
+      return nullptr;
+    }
+
+   private:
+    void index() {
+      is_indexed_ = true;
+      for (; next_ < children_.size(); ++next_) {
+        by_label_.emplace(children_[next_].label, &children_[next_].tree);
+      }
+    }
+
+    const std::vector<Tree::Child>& children_;
+    std::size_t next_ = 0;  // Those before it are taken, or in by_label_.
+    bool is_indexed_ = false;
+    std::map<PathComponent, const Tree*> by_label_;
+    std::unordered_map<std::string, std::vector<PathComponent>> by_reading_;
+  };
 
   // The stored child for a label of the target: that of the label itself, or, where containers need
   // not be of one kind, the first whose label reads the same.
-  ByLabel::node_type take_child(ByLabel& by_label, const PathComponent& wanted) const {
-    auto found = by_label.extract(wanted);
-    if (!found.empty() || !args_.any_container) return found;
-    const auto same = std::find_if(by_label.begin(), by_label.end(), [&](const auto& child) {
-      return reading_of(child.first) == reading_of(wanted);
-    });
-    if (same != by_label.end()) found = by_label.extract(same);
-    return found;
+  const Tree* take_child(StoredChildren& children, const PathComponent& wanted) const {
+    const Tree* const found = children.take(wanted);
+    return found != nullptr || !args_.any_container ? found : children.take_reading(wanted);
   }
 
   static std::string reading_of(const PathComponent& label) {
@@ -136,14 +193,13 @@ class Matcher {
   }
 
   Tree match_children(const Tree& stored, const Tree& target) {
-    ByLabel by_label;
-    for (const Tree::Child& child : stored.children()) by_label.emplace(child.label, &child.tree);
+    StoredChildren stored_children(stored);
     std::vector<Tree::Child> children;
+    children.reserve(target.children().size());
     for (const Tree::Child& wanted : target.children()) {
       path_.push_back(wanted.label);
-      const auto found = take_child(by_label, wanted.label);
-      if (!found.empty()) {
-        children.push_back({wanted.label, match_node(*found.mapped(), wanted.tree)});
+      if (const Tree* const found = take_child(stored_children, wanted.label)) {
+        children.push_back({wanted.label, match_node(*found, wanted.tree)});
       } else if (args_.keep_missing) {
         children.push_back(wanted);
         keep(wanted.tree);
@@ -153,7 +209,7 @@ class Matcher {
       path_.pop_back();
     }
     if (!args_.partial_restore) {
-      for (const auto& entry : by_label) {
+      for (const auto& entry : stored_children.rest()) {
         path_.push_back(entry.first);
         differ("it is in the checkpoint, but not in the target");
         path_.pop_back();
@@ -181,7 +237,8 @@ class Matcher {
     if (!args_.item) {
       return fail(ErrorCode::kInvalidArgument, item_.where + ": transforms need a target");
     }
-    for (const Transform& transform : args_.transforms) {
+    for (std::size_t number = 0; number < args_.transforms.size(); ++number) {
+      const Transform& transform = args_.transforms[number];
       const auto bad = [&](std::string_view why) {
         return fail(ErrorCode::kInvalidArgument, fmt::format("{}: transform '{}': {}", item_.where,
                                                              printable(transform.pattern), why));
@@ -195,8 +252,12 @@ class Matcher {
         return bad("value_fn has no stored value to work on");
       }
       if (!transform.inputs.empty() && !transform.compute) return bad("inputs without compute");
+      if (transform.is_path) {
+        path_rules_.emplace(transform.pattern, number);
+        continue;
+      }
       try {
-        rules_.push_back({&transform, std::regex(transform.pattern)});
+        rules_.push_back({&transform, number, std::regex(transform.pattern)});
       } catch (const std::regex_error& error) {
         return bad(error.what());
       }
@@ -224,22 +285,44 @@ class Matcher {
                   fmt::format("{}: transforms do not work on paths of more than {} bytes",
                               item_.where, kPathSizeMax));
     }
-    for (const Rule& rule : rules_) {
-      std::smatch groups;
-      if (!std::regex_match(text, groups, rule.pattern)) continue;
-      const Transform& transform = *rule.transform;
-      if (transform.use_fallback) return fall_back(leaf);
-      leaf.transform = &transform;
-      if (transform.compute) {
-        for (const std::string& input : transform.inputs) {
-          STEPSTONE_TRY(take(root, groups.format(input), leaf));
-        }
-        return {};
-      }
-      if (transform.original_path) return take(root, groups.format(*transform.original_path), leaf);
-      return take(root, text, leaf);
+    const RuleMatch rule = rule_for(leaf.path, text);
+    if (rule.transform == nullptr) {
+      return args_.transforms_default_to_original ? take(root, text, leaf) : fall_back(leaf);
     }
-    return args_.transforms_default_to_original ? take(root, text, leaf) : fall_back(leaf);
+    const Transform& transform = *rule.transform;
+    if (transform.use_fallback) return fall_back(leaf);
+    leaf.transform = &transform;
+    if (transform.compute) {
+      for (const std::string& input : transform.inputs) {
+        STEPSTONE_TRY(take(root, rule.source(input), leaf));
+      }
+      return {};
+    }
+    return take(root, transform.original_path ? rule.source(*transform.original_path) : text, leaf);
+  }
+
+  // `text` is the path as it is shown, and must outlive the result.
+  RuleMatch rule_for(const LeafPath& path, const std::string& text) const {
+    RuleMatch match;
+    const std::size_t shallowest = path.empty() ? 0 : 1;
+    for (std::size_t depth = shallowest; depth <= path.size() && !path_rules_.empty(); ++depth) {
+      const std::string node =
+          to_text(LeafPath(path.begin(), path.begin() + std::ptrdiff_t(depth)));
+      const auto found = path_rules_.find(node);
+      if (found == path_rules_.end()) continue;
+      if (match.transform != nullptr && match.number < found->second) continue;
+      match.transform = &args_.transforms[found->second];
+      match.number = found->second;
+      match.rest = std::string_view(text).substr(node.size());
+    }
+    for (const Rule& rule : rules_) {
+      if (match.transform != nullptr && match.number < rule.number) break;
+      if (!std::regex_match(text, match.groups, rule.pattern)) continue;
+      match.transform = rule.transform;
+      match.number = rule.number;
+      break;
+    }
+    return match;
   }
 
   Result<void> fall_back(LeafMatch& leaf) {
@@ -250,10 +333,15 @@ class Matcher {
   }
 
   Result<void> take(const Tree& root, const std::string& path, LeafMatch& leaf) {
+    if (by_text_.empty()) {
+      root.for_each_leaf([&](const LeafPath& stored, const Leaf& number) {
+        by_text_.emplace(to_text(stored), static_cast<std::size_t>(std::get<std::int64_t>(number)));
+      });
+    }
+    // The same path can be written in more than one way.
     const LeafPath parsed = STEPSTONE_TRY_CONTEXT(parse_path(path), item_.where);
-    const Tree* const found = root.find(parsed);
-    if (found != nullptr && found->is_leaf()) {
-      leaf.sources.push_back(number_of(*found));
+    if (const auto found = by_text_.find(to_text(parsed)); found != by_text_.end()) {
+      leaf.sources.push_back(found->second);
     } else if (args_.keep_missing) {
       leaf.sources.clear();
       return fall_back(leaf);
@@ -277,6 +365,8 @@ class Matcher {
   const StoredItem& item_;
   const args::PyTreeRestore& args_;
   std::vector<Rule> rules_;
+  std::unordered_map<std::string, std::size_t> path_rules_;  // The first of each path.
+  std::unordered_map<std::string, std::size_t> by_text_;  // Stored leaves, once one is looked for.
   LeafPath path_;
   TreeMatch match_;
   Differences differences_;

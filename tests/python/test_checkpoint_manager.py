@@ -418,9 +418,12 @@ def test_progress_tells_the_bytes_of_each_save_and_restore(tmp_path: pathlib.Pat
     ) as manager:
         manager.save(4, args=ocp.args.Composite(a=standard(), b=standard()))
         manager.wait_until_finished()
-        assert told == [(0, 48), (48, 48)] and saved == [4]
+        # Of each item six numbers of 4 bytes, and one of 8.
+        assert told[0] == (0, 64) and told[-1] == (64, 64) and told.count((64, 64)) == 1
+        assert told == sorted(told) and {total for _, total in told} == {64} and saved == [4]
+        told.clear()
         manager.restore(4)
-        assert [done for done, _ in told[2:]] == [0, told[-1][1]] and told[-1][1] >= 48
+        assert told == [(0, 64), (64, 64)]
 
 
 def test_a_callback_that_fails_does_not_make_the_save_fail(
@@ -568,3 +571,39 @@ def test_a_keyboard_interrupt_ends_a_wait_and_not_the_manager(
 ) -> None:
     output = run_python(INTERRUPTED, tmp_path)
     assert output.splitlines() == ["interrupted", "interrupted", "[0]"]
+
+
+def test_metrics_may_be_a_function_that_is_called_for_steps_that_are_saved(
+    tmp_path: pathlib.Path,
+) -> None:
+    called: list[int] = []
+
+    def metrics_of(step: int) -> Callable[[], dict[str, float]]:
+        def metrics() -> dict[str, float]:
+            called.append(step)
+            return {"loss": 1.0 / (step + 1)}
+
+        return metrics
+
+    options: dict[str, Any] = {"save_interval_steps": 2, "best_fn": lambda found: -found["loss"]}
+    with open_manager(tmp_path, **options) as manager:
+        saved = [manager.save(step, args=standard(), metrics=metrics_of(step)) for step in range(4)]
+        assert saved == [True, False, True, False] and called == [0, 2]
+        assert manager.save(3, args=standard(), metrics=metrics_of(3), force=True)
+        manager.wait_until_finished()
+        assert called == [0, 2, 3] and manager.metrics(2) == {"loss": 1 / 3}
+        assert manager.best_step() == 3
+        with pytest.raises(TypeError, match="metrics"):
+            manager.save(4, args=standard(), metrics=lambda: [1.0])
+        assert manager.all_steps() == [0, 2, 3]
+
+
+def test_items_come_in_the_order_of_their_names(tmp_path: pathlib.Path) -> None:
+    names = ["zeta", "alpha", "mid"]
+    with open_manager(tmp_path) as manager:
+        manager.save(0, args=ocp.args.Composite(**{name: standard() for name in names}))
+        assert list(manager.restore(0)) == sorted(names)
+        wanted = ocp.args.Composite(**dict.fromkeys(["zeta", "mid"]))
+        assert list(manager.restore(0, args=wanted)) == ["mid", "zeta"]
+        assert list(manager.item_metadata(0)) == sorted(names)
+    assert list(ocp.load_checkpointables(tmp_path / "0")) == sorted(names)

@@ -135,9 +135,14 @@ def test_an_error_of_a_callback_is_raised_once(tmp_path: pathlib.Path) -> None:
 def test_a_cancelled_save_is_there_as_a_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "a", STATE)
-        checkpointer.cancel()
+        is_cancelled = checkpointer.cancel()
         checkpointer.wait_until_finished()
-        trees.assert_same(checkpointer.restore(tmp_path / "a"), STATE)
+        if is_cancelled:
+            with pytest.raises(FileNotFoundError):
+                checkpointer.restore(tmp_path / "a")
+        else:
+            trees.assert_same(checkpointer.restore(tmp_path / "a"), STATE)
+        assert not checkpointer.cancel()  # There is none any more.
 
 
 def test_a_checkpointer_that_was_closed_says_so(tmp_path: pathlib.Path) -> None:

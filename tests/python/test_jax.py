@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -311,6 +312,64 @@ def test_flax_nnx_states_and_modules(stored: Any) -> None:
     assert same(stored(model)(model), model)
     pure = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     assert same(stored(pure)(), jax.tree.map(np.asarray, pure))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """As equinox makes modules: frozen, arrays and functions side by side, static fields apart."""
+
+    weight: Any
+    bias: Any
+    activation: Any
+    width: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x: Any) -> Any:
+        return self.activation(self.weight @ x + self.bias)
+
+
+def _flatten_layer(layer: Layer) -> tuple[list[Any], int]:
+    names = ("weight", "bias", "activation")
+    keys = [(jax.tree_util.GetAttrKey(name), getattr(layer, name)) for name in names]
+    return keys, layer.width
+
+
+def _unflatten_layer(width: int, children: Any) -> Layer:
+    layer = object.__new__(Layer)  # As equinox: no __init__ is run.
+    for name, value in zip(("weight", "bias", "activation"), children):
+        object.__setattr__(layer, name, value)
+    object.__setattr__(layer, "width", width)
+    return layer
+
+
+jax.tree_util.register_pytree_with_keys(Layer, _flatten_layer, _unflatten_layer)
+
+
+def test_modules_like_equinoxs_leave_their_functions_where_they_are(stored: Any) -> None:
+    def layer(seed: int, activation: Any) -> Layer:
+        weight = jax.random.normal(jax.random.key(seed), (3, 3))
+        return Layer(weight, jnp.full(3, float(seed)), activation, 3)
+
+    model = {"layers": [layer(1, jax.nn.relu), layer(2, jnp.tanh)], "step": 7}
+    other = {"layers": [layer(3, jax.nn.gelu), layer(4, jnp.tanh)], "step": 0}
+    restore = stored(model)
+    restored = restore(other)
+    assert restored["step"] == 7
+    for found, saved, target in zip(restored["layers"], model["layers"], other["layers"]):
+        assert type(found) is Layer and found.width == 3
+        assert found.activation is target.activation
+        assert np.array_equal(found.weight, saved.weight)
+        assert np.array_equal(found.bias, saved.bias)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        restored["layers"][0].width = 4
+    # An abstract target, as eqx.filter_eval_shape makes one.
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf,
+        model,
+    )
+    found = restore(abstract)["layers"][1]
+    assert np.array_equal(found(jnp.ones(3)), model["layers"][1](jnp.ones(3)))
+    # Without a target there are no functions to take over: a node with the arrays.
+    assert restore()["layers"][0]["bias"].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_equinox_modules_leave_their_functions_where_they_are(stored: Any) -> None:

@@ -35,6 +35,11 @@ def steps(checkpointer: training.Checkpointer) -> list[int]:
     return [found.step for found in checkpointer.checkpoints]
 
 
+def test_pathways_names_say_what_to_use_instead() -> None:
+    with pytest.raises(ValueError, match="save_async"):
+        training.pathways.Snapshotter()
+
+
 def test_a_run_goes_on_where_it_ended(tmp_path: pathlib.Path) -> None:
     with training.Checkpointer(tmp_path, custom_metadata={"seed": 1}) as checkpointer:
         assert checkpointer.latest is None

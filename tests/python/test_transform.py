@@ -180,3 +180,42 @@ def test_trees_are_merged_and_intersected() -> None:
     assert merge_trees(first, second, target={"b": Pair(0, 0)}) == {"b": Pair(4, 5)}
     assert intersect_trees(first, second) == {"b": {"left": 4, "right": 5}}
     assert merge_trees() == {}
+
+
+def test_ten_thousand_renames_find_their_leaves(tmp_path: pathlib.Path) -> None:
+    # With a look at every rename for every leaf, this takes minutes.
+    count = 10_000
+    original = {f"old{i}": i for i in range(count)}
+    new = {f"new{i}": 0 for i in range(count)}
+    renames = {f"new{i}": Transform(original_key=f"old{count - 1 - i}") for i in range(count)}
+    expected = {f"new{i}": count - 1 - i for i in range(count)}
+    assert apply_transformations(original, renames, new) == expected
+    assert restored(original, renames, new, path=tmp_path / "stored") == expected
+    # Labels that only read the same are found as quickly.
+    texts = {str(i): 0 for i in range(count)}
+    assert restored(dict(enumerate(range(count))), {}, texts, path=tmp_path / "stored") == {
+        str(i): i for i in range(count)
+    }
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_the_last_of_several_transforms_decides_pattern_or_not(
+    tmp_path: pathlib.Path, is_restored: bool
+) -> None:
+    original = {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 4}}
+    new = {"a": {"x": 0, "y": 0}}
+
+    def made(transforms: dict[str, Transform]) -> Any:
+        if is_restored:
+            return restored(original, transforms, new, path=tmp_path / "stored")
+        return apply_transformations(original, transforms, new)
+
+    exact = {"a/x": Transform(original_key="b/y")}
+    pattern = {r"a/(.*)": Transform(original_key=r"b/\1")}
+    assert made({**pattern, **exact}) == {"a": {"x": 4, "y": 4}}
+    assert made({**exact, **pattern}) == {"a": {"x": 3, "y": 4}}
+    assert made({"a/x": Transform(original_key=("b", "y")), "a/z": Transform()}) == {
+        "a": {"x": 4, "y": 2}
+    }
+    with pytest.raises(ValueError, match="b/z"):
+        made({"a/x": Transform(original_key="b/z")})

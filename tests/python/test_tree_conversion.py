@@ -414,3 +414,24 @@ def test_structures_are_mapped_together() -> None:
     with pytest.raises(ValueError, match="differ"):
         map_structure(lambda leaf, more: leaf, tree, {"a": 1, "b": [1]})
     assert map_structure(lambda leaf: leaf, tree, is_leaf=lambda v: isinstance(v, Point)) == tree
+
+
+def test_a_hook_is_asked_once_for_an_array_that_it_has_made() -> None:
+    memory = np.arange(3.0)
+    asked: list[object] = []
+
+    class Tensor:
+        """Something of another library."""
+
+    def array() -> _native.Array:
+        return _native.Array("float64", (3,), memory.ctypes.data, None, memory, False)
+
+    for value in (array(), _native.AbstractArray("float64", (3,))):
+
+        def hook(asked_for: object, value: Any = value) -> object:
+            asked.append(asked_for)
+            return _native.Leaf(value, lambda restored: restored)
+
+        asked.clear()
+        tree = _native.Tree.from_python({"w": Tensor()}, hook)
+        assert tree.leaf_paths() == ["w"] and [type(each) for each in asked] == [Tensor]

@@ -19,8 +19,8 @@ using SaveFuture = Future<void>;
 // A Future that waits for the save when it goes, without the GIL, unless it was forked.
 class PendingSave {
  public:
-  explicit PendingSave(SaveFuture future)
-      : future_(std::make_unique<SaveFuture>(std::move(future))) {}
+  PendingSave(SaveFuture future, std::weak_ptr<CheckpointSave> save)
+      : future_(std::make_unique<SaveFuture>(std::move(future))), save_(std::move(save)) {}
   ~PendingSave() {
     if (future_ == nullptr) return;
     if (process_.is_forked()) {
@@ -33,6 +33,14 @@ class PendingSave {
   PendingSave& operator=(PendingSave&&) noexcept = default;
 
   bool is_done() const { return future_->is_done(); }
+
+  bool cancel() const {
+    process_.check("a save in the background");
+    return without_gil([&] {
+      const std::shared_ptr<CheckpointSave> save = save_.lock();
+      return save != nullptr && save->cancel();
+    });
+  }
 
   void wait(std::optional<double> timeout_s) const {
     process_.check("a save in the background");
@@ -50,6 +58,7 @@ class PendingSave {
 
  private:
   std::unique_ptr<SaveFuture> future_;
+  std::weak_ptr<CheckpointSave> save_;  // Its memory goes when the save has ended.
   OwnProcess process_;
 };
 
@@ -62,20 +71,22 @@ Result<std::shared_ptr<CheckpointSave>> begin_save(const std::string& path,
 }
 
 CheckpointOptions options_of(bool force, const std::optional<std::string>& custom_metadata,
-                             nb::handle storage) {
-  CheckpointOptions options{
-      .force = force, .storage = storage_options_of(storage), .custom_metadata = {}};
+                             nb::handle storage, const nb::object& progress) {
+  CheckpointOptions options{.force = force,
+                            .storage = storage_options_of(storage),
+                            .custom_metadata = {},
+                            .progress = progress_of(progress)};
   if (custom_metadata) options.custom_metadata = value_of(from_json(*custom_metadata));
   return options;
 }
 
 void save_checkpoint(const std::string& path, const std::vector<SaveItem>& items, bool is_single,
                      bool force, const std::optional<std::string>& custom_metadata,
-                     nb::handle storage) {
-  const PythonItems python_items(items);
+                     nb::handle storage, const nb::object& progress) {
+  const PythonItems python_items(items, /*is_waited_for=*/true);
   const args::CheckpointArgs args = python_items.to_args(is_single);
   const HandlerRegistry registry = python_registry();
-  const CheckpointOptions options = options_of(force, custom_metadata, storage);
+  const CheckpointOptions options = options_of(force, custom_metadata, storage, progress);
   python_items.value_of(without_gil([&]() -> Result<void> {
     const auto save = STEPSTONE_TRY(begin_save(path, args, registry, options));
     return save->finish();
@@ -85,16 +96,19 @@ void save_checkpoint(const std::string& path, const std::vector<SaveItem>& items
 PendingSave save_checkpoint_async(const std::string& path, const std::vector<SaveItem>& items,
                                   bool is_single, bool force,
                                   const std::optional<std::string>& custom_metadata,
-                                  nb::handle storage) {
+                                  nb::handle storage, const nb::object& progress) {
   const PythonItems python_items(items);
   const args::CheckpointArgs args = python_items.to_args(is_single);
   const HandlerRegistry registry = python_registry();
-  const CheckpointOptions options = options_of(force, custom_metadata, storage);
-  return PendingSave(python_items.value_of(without_gil([&]() -> Result<SaveFuture> {
+  const CheckpointOptions options = options_of(force, custom_metadata, storage, progress);
+  std::weak_ptr<CheckpointSave> begun;
+  SaveFuture future = python_items.value_of(without_gil([&]() -> Result<SaveFuture> {
     const auto save = STEPSTONE_TRY(begin_save(path, args, registry, options));
     STEPSTONE_TRY(save->stage());
+    begun = save;
     return SaveFuture::run([save] { return save->finish(); });
-  })));
+  }));
+  return {std::move(future), std::move(begun)};
 }
 
 std::pair<Step, std::optional<std::string>> open_at(const std::string& path) {
@@ -164,14 +178,17 @@ class Scratch {
 void bind_checkpoints(nb::module_& module) {
   nb::class_<PendingSave>(module, "PendingSave")
       .def_prop_ro("is_done", &PendingSave::is_done)
+      .def("cancel", &PendingSave::cancel)
       .def("wait", &PendingSave::wait, nb::arg("timeout_s").none() = nb::none());
 
   module.def("save_checkpoint", &save_checkpoint, nb::arg("path"), nb::arg("items"), nb::kw_only(),
              nb::arg("is_single"), nb::arg("force") = false,
-             nb::arg("custom_metadata") = nb::none(), nb::arg("storage") = nb::none());
+             nb::arg("custom_metadata") = nb::none(), nb::arg("storage") = nb::none(),
+             nb::arg("progress") = nb::none());
   module.def("save_checkpoint_async", &save_checkpoint_async, nb::arg("path"), nb::arg("items"),
              nb::kw_only(), nb::arg("is_single"), nb::arg("force") = false,
-             nb::arg("custom_metadata") = nb::none(), nb::arg("storage") = nb::none());
+             nb::arg("custom_metadata") = nb::none(), nb::arg("storage") = nb::none(),
+             nb::arg("progress") = nb::none());
   module.def("open_checkpoint", &open_at, nb::arg("path"));
   module.def("list_steps", &list_steps, nb::arg("path"));
 

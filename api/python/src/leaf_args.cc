@@ -24,12 +24,12 @@ std::span<std::byte> memory_of(nb::handle buffer) {
 }
 
 template <typename Options>
-void add(PerLeaf<Options>& all, const Tree& tree, const Selector& selector, Options options) {
+void add(PerLeaf<Options>& all, PathFinder& paths, const Selector& selector, Options options) {
   if (const auto* const pattern = std::get_if<std::string>(&selector)) {
     all.add(*pattern, std::move(options));
     return;
   }
-  const Result<LeafPath> path = path_of(tree, std::get<nb::tuple>(selector));
+  const Result<LeafPath> path = paths.find(std::get<nb::tuple>(selector));
   if (!path) raise(with_context(path.error(), "options for a leaf that is not in the tree"));
   all.add(*path, std::move(options));
 }
@@ -47,10 +47,11 @@ Result<Leaf> call_back(const SharedObject& function, nb::handle argument) {
   return tree.tree.leaf();
 }
 
-Transform transform_of(std::string pattern, std::optional<std::string> original_path,
+Transform transform_of(std::string pattern, bool is_path, std::optional<std::string> original_path,
                        bool use_fallback, const nb::object& value_fn,
                        std::vector<std::string> inputs, const nb::object& compute) {
   Transform transform{.pattern = std::move(pattern),
+                      .is_path = is_path,
                       .original_path = std::move(original_path),
                       .use_fallback = use_fallback,
                       .value_fn = nullptr,
@@ -84,9 +85,18 @@ Compression compression_of(const std::string& name) {
          "there is no compression '" + name + "': auto, none, always or delta"});
 }
 
+MapArrays map_of(const std::string& name) {
+  if (name == "no") return MapArrays::kNo;
+  if (name == "checked") return MapArrays::kChecked;
+  if (name == "unchecked") return MapArrays::kUnchecked;
+  raise({ErrorCode::kInvalidArgument,
+         "arrays cannot be mapped as '" + name + "': no, checked or unchecked"});
+}
+
 PerLeaf<SaveArgs> to_save_args(const Tree& tree, const Selected<SaveArgs>& options) {
   PerLeaf<SaveArgs> all;
-  for (const auto& [selector, args] : options) add(all, tree, selector, args);
+  PathFinder paths(tree);
+  for (const auto& [selector, args] : options) add(all, paths, selector, args);
   return all;
 }
 
@@ -99,13 +109,14 @@ bool RestoreOptions::has_paths() const {
 
 args::PyTreeRestore RestoreOptions::to_args(const Tree& tree) const {
   args::PyTreeRestore args;
+  PathFinder paths(tree);
   if (target != nullptr) args.item = target->tree;
   for (const auto& [selector, leaf_args] : restore_args) {
     RestoreArgs merged = leaf_args.args;
     merged.pad = merged.pad || pad_or_truncate;
     merged.truncate = merged.truncate || pad_or_truncate;
     merged.allow_lossy_cast = merged.allow_lossy_cast || lossy;
-    add(args.restore_args, tree, selector, std::move(merged));
+    add(args.restore_args, paths, selector, std::move(merged));
   }
   if (pad_or_truncate || lossy) {
     args.restore_args.add(LeafPath(), RestoreArgs{.allow_lossy_cast = lossy,
@@ -118,6 +129,8 @@ args::PyTreeRestore RestoreOptions::to_args(const Tree& tree) const {
   args.any_container = any_container;
   args.transforms = transforms;
   args.transforms_default_to_original = transforms_default_to_original;
+  // A function could write to what it is given.
+  args.map = transforms.empty() ? map : MapArrays::kNo;
   return args;
 }
 
@@ -171,13 +184,14 @@ void bind_leaf_args(nb::module_& module) {
           "__init__",
           [](Transform* self, std::string pattern, std::optional<std::string> original_path,
              bool use_fallback, const nb::object& value_fn, std::vector<std::string> inputs,
-             const nb::object& compute) {
-            new (self) Transform(transform_of(std::move(pattern), std::move(original_path),
+             const nb::object& compute, bool is_path) {
+            new (self) Transform(transform_of(std::move(pattern), is_path, std::move(original_path),
                                               use_fallback, value_fn, std::move(inputs), compute));
           },
           nb::arg("pattern"), nb::kw_only(), nb::arg("original_path") = nb::none(),
           nb::arg("use_fallback") = false, nb::arg("value_fn") = nb::none(),
-          nb::arg("inputs") = std::vector<std::string>(), nb::arg("compute") = nb::none());
+          nb::arg("inputs") = std::vector<std::string>(), nb::arg("compute") = nb::none(),
+          nb::arg("is_path") = false);
 
   nb::class_<RestoreOptions>(module, "RestoreOptions")
       .def(
@@ -186,7 +200,7 @@ void bind_leaf_args(nb::module_& module) {
              std::vector<std::pair<Selector, LeafRestoreArgs>> restore_args, std::string subtree,
              bool partial_restore, bool keep_missing, std::vector<Transform> transforms,
              bool transforms_default_to_original, bool any_container, bool pad_or_truncate,
-             bool lossy) {
+             bool lossy, const std::string& map) {
             const PythonTree* tree = nullptr;
             if (!target.is_none()) tree = nb::cast<const PythonTree*>(target);
             new (self) RestoreOptions{tree,
@@ -199,14 +213,15 @@ void bind_leaf_args(nb::module_& module) {
                                       transforms_default_to_original,
                                       any_container,
                                       pad_or_truncate,
-                                      lossy};
+                                      lossy,
+                                      map_of(map)};
           },
           nb::kw_only(), nb::arg("target") = nb::none(),
           nb::arg("restore_args") = std::vector<std::pair<Selector, LeafRestoreArgs>>(),
           nb::arg("subtree") = "", nb::arg("partial_restore") = false,
           nb::arg("keep_missing") = false, nb::arg("transforms") = std::vector<Transform>(),
           nb::arg("transforms_default_to_original") = true, nb::arg("any_container") = false,
-          nb::arg("pad_or_truncate") = false, nb::arg("lossy") = false);
+          nb::arg("pad_or_truncate") = false, nb::arg("lossy") = false, nb::arg("map") = "no");
 }
 
 }  // namespace stepstone::python

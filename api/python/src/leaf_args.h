@@ -32,6 +32,7 @@ struct RestoreOptions {
   bool any_container = false;
   bool pad_or_truncate = false;
   bool lossy = false;
+  MapArrays map = MapArrays::kNo;
 
   // Whether some options are for paths of leaves.
   bool has_paths() const;
@@ -42,5 +43,6 @@ struct RestoreOptions {
 PerLeaf<SaveArgs> to_save_args(const Tree& tree, const Selected<SaveArgs>& options);
 
 Compression compression_of(const std::string& name);
+MapArrays map_of(const std::string& name);
 
 }  // namespace stepstone::python

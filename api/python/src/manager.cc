@@ -99,10 +99,9 @@ class Manager {
     return python_items.value_of(without_gil([&] { return manager.save(step, args, options); }));
   }
 
-  void wait_until_finished() const {
+  void wait_until_finished(std::optional<double> timeout_s) const {
     CheckpointManager& manager = get();
-    std::optional<double> timeout_s;
-    if (timeout_) timeout_s = std::chrono::duration<double>(*timeout_).count();
+    if (!timeout_s && timeout_) timeout_s = std::chrono::duration<double>(*timeout_).count();
     wait_interruptibly(timeout_s, [&](std::chrono::nanoseconds slice) {
       return manager.wait_until_finished(slice);
     });
@@ -156,7 +155,7 @@ void bind_options(nb::module_& module) {
              const nb::object& post_finalization_callback, const nb::object& on_save,
              const nb::object& clock_ns, bool check_is_saving_in_progress, bool save_root_metadata,
              std::uint64_t async_queue_size_bytes, std::uint64_t staging_reserve_bytes,
-             std::vector<int> preemption_signals, nb::handle storage) {
+             std::vector<int> preemption_signals, nb::handle storage, const nb::object& progress) {
             CheckpointManagerOptions options;
             options.save_interval_steps = save_interval_steps;
             for (const nb::handle step : nb::borrow(save_on_steps)) {
@@ -193,6 +192,7 @@ void bind_options(nb::module_& module) {
               options.preemption = value_of(Preemption::on_signals(std::move(preemption_signals)));
             }
             options.storage = storage_options_of(storage);
+            options.progress = progress_of(progress);
             new (self) CheckpointManagerOptions(std::move(options));
           },
           nb::kw_only(), nb::arg("save_interval_steps") = 1,
@@ -208,7 +208,8 @@ void bind_options(nb::module_& module) {
           nb::arg("on_save") = nb::none(), nb::arg("clock_ns") = nb::none(),
           nb::arg("check_is_saving_in_progress") = true, nb::arg("save_root_metadata") = true,
           nb::arg("async_queue_size_bytes") = 0, nb::arg("staging_reserve_bytes") = 0,
-          nb::arg("preemption_signals") = std::vector<int>(), nb::arg("storage") = nb::none());
+          nb::arg("preemption_signals") = std::vector<int>(), nb::arg("storage") = nb::none(),
+          nb::arg("progress") = nb::none());
 }
 
 }  // namespace
@@ -299,7 +300,8 @@ void bind_manager(nb::module_& module) {
             return self.get().reached_preemption(step);
           },
           nb::arg("step"))
-      .def("wait_until_finished", &Manager::wait_until_finished)
+      .def("wait_until_finished", &Manager::wait_until_finished,
+           nb::arg("timeout_s").none() = nb::none())
       .def("check_for_errors", [](const Manager& self) { value_of(self.get().check_for_errors()); })
       .def("is_saving_in_progress",
            [](const Manager& self) { return self.get().is_saving_in_progress(); })

@@ -15,6 +15,7 @@ NB_MODULE(_native, module) {
   python::bind_policies(module);
   python::bind_steps(module);
   python::bind_checkpoints(module);
+  python::bind_export(module);
   python::bind_manager(module);
   module.def("dtype_names", [] {
     std::vector<std::string> names;

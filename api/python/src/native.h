@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,12 +90,19 @@ void wait_interruptibly(std::optional<double> timeout_s, const Attempt& attempt)
   }
 }
 
+// Bytes that are done, and bytes in all.
+using Progress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+// Null for None. What the function raises is reported as nobody's to catch: the library, which
+// calls it from any of its threads, does not stop half-way.
+Progress progress_of(const nb::object& function);
+
 void bind_errors(nb::module_& module);
 void bind_trees(nb::module_& module);
 void bind_leaf_args(nb::module_& module);
 void bind_policies(nb::module_& module);
 void bind_steps(nb::module_& module);
 void bind_checkpoints(nb::module_& module);
+void bind_export(nb::module_& module);
 void bind_manager(nb::module_& module);
 
 }  // namespace stepstone::python

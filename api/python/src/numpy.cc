@@ -120,21 +120,22 @@ std::optional<Array> borrow_numpy(nb::handle value) {
   return value_of(Array::borrow_strided(*dtype, shape, strides, data));
 }
 
-nb::object numpy_array(const Array& given, bool as_bits) {
+nb::object numpy_array(const Array& given, NumpyForm form) {
   PyArray_Descr* descriptor = descriptor_of(given.dtype());
-  if (descriptor == nullptr && as_bits) descriptor = bits_descriptor_of(given.dtype());
+  if (descriptor == nullptr && form.as_bits) descriptor = bits_descriptor_of(given.dtype());
   if (descriptor == nullptr) {
     raise({ErrorCode::kUnsupported, "arrays of " + std::string(info(given.dtype()).name) +
                                         " need the package ml_dtypes: pip install ml_dtypes"});
   }
   // Borrowed memory is somebody else's, who may let it go.
-  const Array array = given.owned();
+  Array array = given.owned();
+  const bool is_empty = array.element_count() == 0;
   const std::size_t rank = array.shape().size();
   std::vector<npy_intp> shape(rank);
   for (std::size_t axis = 0; axis < rank; ++axis) {
     shape[axis] = static_cast<npy_intp>(array.shape()[axis]);
   }
-  // Whoever restores an array may write to it: nobody else has its memory.
+  // Whoever restores an array may write to it, unless it is mapped: nobody else has its memory.
   const std::byte* data = array.data();
   nb::capsule owner;
   if (info(array.dtype()).bits < 8) {
@@ -144,16 +145,18 @@ nb::object numpy_array(const Array& given, bool as_bits) {
       delete static_cast<std::shared_ptr<std::byte[]>*>(held);
     });
   } else {
-    owner = nb::capsule(new Array(array),
+    owner = nb::capsule(new Array(std::move(array)),
                         [](void* held) noexcept { delete static_cast<Array*>(held); });
   }
-  PyObject* const made =
-      PyArray_NewFromDescr(&PyArray_Type, descriptor, static_cast<int>(rank), shape.data(), nullptr,
-                           array.element_count() == 0 ? nullptr : const_cast<std::byte*>(data),
-                           NPY_ARRAY_CARRAY, nullptr);
+  PyObject* const made = PyArray_NewFromDescr(
+      &PyArray_Type, descriptor, static_cast<int>(rank), shape.data(), nullptr,
+      is_empty ? nullptr : const_cast<std::byte*>(data), NPY_ARRAY_CARRAY, nullptr);
   if (made == nullptr) throw nb::python_error();
   nb::object result = nb::steal(made);
-  if (array.element_count() != 0 &&
+  if (form.is_read_only) {
+    PyArray_CLEARFLAGS(reinterpret_cast<PyArrayObject*>(made), NPY_ARRAY_WRITEABLE);
+  }
+  if (!is_empty &&
       PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(made), owner.release().ptr()) != 0) {
     throw nb::python_error();
   }

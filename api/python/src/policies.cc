@@ -219,7 +219,7 @@ MetricFunction metric_function(const nb::object& function) {
   return [shared = SharedObject(function)](const Tree& metrics) -> std::optional<double> {
     const nb::gil_scoped_acquire gil;
     return as_exception([&]() -> std::optional<double> {
-      const nb::object value = shared.get()(to_python(metrics, {}, nullptr));
+      const nb::object value = shared.get()(to_python(PythonTree{metrics, {}, {}}, {}, nullptr));
       if (value.is_none()) return std::nullopt;
       const double number = PyFloat_AsDouble(value.ptr());
       if (number == -1 && PyErr_Occurred() != nullptr) throw nb::python_error();
@@ -249,7 +249,8 @@ void bind_policies(nb::module_& module) {
       .def_ro("step", &CheckpointInfo::step)
       .def_prop_ro("time_ns", [](const CheckpointInfo& self) { return unix_ns(self.time); })
       .def_prop_ro("metrics", [](const CheckpointInfo& self) -> nb::object {
-        return self.metrics ? to_python(*self.metrics, {}, nullptr) : nb::none();
+        return self.metrics ? to_python(PythonTree{*self.metrics, {}, {}}, {}, nullptr)
+                            : nb::none();
       });
   bind_save_policies(module);
   bind_preservation_policies(module);

@@ -20,7 +20,9 @@ using SaveItem = std::tuple<std::string, std::string, nb::object>;
 // only if the save takes place. Made and destroyed with the GIL.
 class PythonItems {
  public:
-  explicit PythonItems(const std::vector<SaveItem>& items);
+  // `is_waited_for`: nothing of it is left for the background, so that what fails has left nothing
+  // at the path of a checkpoint.
+  explicit PythonItems(const std::vector<SaveItem>& items, bool is_waited_for = false);
 
   // A Composite; `is_single`: the arguments of the one item.
   args::CheckpointArgs to_args(bool is_single) const;

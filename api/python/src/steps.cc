@@ -119,6 +119,7 @@ Restored restore(const Step& held, const std::string& item, const RestoreOptions
   const auto begun = std::chrono::steady_clock::now();
   PythonTree tree;
   tree.tree = value_of(without_gil([&] { return read(reader, args); }));
+  tree.is_read_only = options->map != MapArrays::kNo;
   statistics.total_s =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return {nb::cast(std::move(tree)), std::move(report), statistics};

@@ -172,25 +172,37 @@ class Reader {
     const nb::object answer = hook_(value);
     if (const Node* node = nullptr; nb::try_cast(answer, node)) return read_hooked(*node);
     if (const FinishedLeaf* finished = nullptr; nb::try_cast(answer, finished)) {
-      Tree tree = read_node(finished->value);
+      Tree tree = read_value(finished->value);
       if (!tree.is_leaf()) refuse("the value of a Leaf is a container");
       origins_->back() = {Origin::Kind::kFinish, nb::borrow(value), finished->finish};
       keep_alive(finished->value);
       return tree;
     }
-    if (const ForeignArray* array = nullptr; nb::try_cast(answer, array)) {
-      keep_alive(answer);
-      return leaf(value, array->array);
-    }
-    if (const AbstractArray* array = nullptr; nb::try_cast(answer, array)) {
-      return leaf(value, *array);
-    }
+    if (std::optional<Tree> array = read_array(value, answer)) return *std::move(array);
     if (answer.is(value)) {
       refuse("a " + nb::cast<std::string>(nb::handle(value.type()).attr("__name__")) +
              " cannot be stored");
     }
     keep_alive(answer);
     return read_node(answer);
+  }
+
+  // What a hook made for an array; nullopt: `made` is something else.
+  std::optional<Tree> read_array(nb::handle value, nb::handle made) {
+    if (const ForeignArray* array = nullptr; nb::try_cast(made, array)) {
+      keep_alive(made);
+      return leaf(value, array->array);
+    }
+    if (const AbstractArray* array = nullptr; nb::try_cast(made, array)) {
+      return leaf(value, *array);
+    }
+    return std::nullopt;
+  }
+
+  // The value of a Leaf; the hook has said already what an array is.
+  Tree read_value(nb::handle value) {
+    std::optional<Tree> array = read_array(value, value);
+    return array ? *std::move(array) : read_node(value);
   }
 
   Tree read_hooked(const Node& node) {
@@ -266,9 +278,25 @@ struct LeafWriter {
   nb::object operator()(Placeholder) const { return nb::borrow(Py_Ellipsis); }
 };
 
+// In bytes, as it is stored.
+struct LeafSize {
+  std::uint64_t operator()(const Array& array) const { return array.size_bytes(); }
+  std::uint64_t operator()(bool /*value*/) const { return 1; }
+  std::uint64_t operator()(std::int64_t /*value*/) const { return sizeof(std::int64_t); }
+  std::uint64_t operator()(double /*value*/) const { return sizeof(double); }
+  std::uint64_t operator()(const std::complex<double>& value) const { return sizeof(value); }
+  std::uint64_t operator()(const BigInteger& value) const { return value.decimal.size(); }
+  std::uint64_t operator()(const std::string& value) const { return value.size(); }
+  std::uint64_t operator()(const Bytes& value) const { return value.bytes.size(); }
+  std::uint64_t operator()(None /*none*/) const { return 0; }
+  std::uint64_t operator()(Placeholder /*placeholder*/) const { return 0; }
+  std::uint64_t operator()(const AbstractArray& /*array*/) const { return 0; }
+};
+
 class Writer {
  public:
-  Writer(nb::handle make_node, const PythonTree* like) : make_node_(make_node), like_(like) {}
+  Writer(nb::handle make_node, const PythonTree* like, bool is_read_only)
+      : make_node_(make_node), like_(like), is_read_only_(is_read_only) {}
 
   nb::object write(const Tree& tree) {
     const Recursion recursion;
@@ -312,18 +340,21 @@ class Writer {
     return list;
   }
 
-  static nb::object write_leaf(const Leaf& leaf, const Origin* origin) {
-    if (origin == nullptr || std::holds_alternative<Placeholder>(leaf)) {
-      return leaf_to_python(leaf);
-    }
+  nb::object write_leaf(const Leaf& leaf, const Origin* origin) const {
     const auto* const array = std::get_if<Array>(&leaf);
+    if (origin == nullptr || std::holds_alternative<Placeholder>(leaf)) {
+      return array == nullptr ? leaf_to_python(leaf)
+                              : numpy_array(*array, {.is_read_only = is_read_only_});
+    }
     // The target's own value, which was kept: its memory is the caller's.
     if (array != nullptr && array->is_borrowed() && array->element_count() != 0) {
       return origin->object;
     }
     const bool is_finished = origin->kind == Origin::Kind::kFinish;
     nb::object value =
-        array == nullptr ? leaf_to_python(leaf) : numpy_array(*array, /*as_bits=*/is_finished);
+        array == nullptr
+            ? leaf_to_python(leaf)
+            : numpy_array(*array, {.as_bits = is_finished, .is_read_only = is_read_only_});
     switch (origin->kind) {
       case Origin::Kind::kFinish:
         return origin->call(value);
@@ -336,24 +367,9 @@ class Writer {
 
   nb::handle make_node_;
   const PythonTree* like_;
+  bool is_read_only_;
   std::size_t next_ = 0;
 };
-
-Result<const Tree*> child_of(const Tree& tree, nb::handle label, PathComponent& found) {
-  const bool is_text = PyUnicode_Check(label.ptr());
-  const std::string name = is_text ? text_of(label) : std::string();
-  const std::int64_t number = is_text ? 0 : nb::cast<std::int64_t>(label);
-  for (const Tree::Child& child : tree.children()) {
-    const PathComponent& each = child.label;
-    const bool is_named = each.kind == PathComponent::Kind::kStringKey ||
-                          each.kind == PathComponent::Kind::kAttribute;
-    if (is_text ? is_named && each.name == name : !is_named && each.number == number) {
-      found = each;
-      return &child.tree;
-    }
-  }
-  return fail(ErrorCode::kNotFound, "there is no " + nb::cast<std::string>(nb::repr(label)));
-}
 
 Array foreign_array(const std::string& dtype_name, const std::vector<std::uint64_t>& shape,
                     std::uintptr_t pointer, const std::optional<std::vector<std::int64_t>>& strides,
@@ -390,8 +406,8 @@ nb::tuple shape_tuple(const std::vector<std::uint64_t>& shape) {
 
 PythonTree from_python(nb::handle value, nb::handle hook) { return Reader(hook).read(value); }
 
-nb::object to_python(const Tree& tree, nb::handle make_node, const PythonTree* like) {
-  return Writer(make_node, like).write(tree);
+nb::object to_python(const PythonTree& tree, nb::handle make_node, const PythonTree* like) {
+  return Writer(make_node, like, tree.is_read_only).write(tree.tree);
 }
 
 nb::object leaf_to_python(const Leaf& leaf) { return std::visit(LeafWriter(), leaf); }
@@ -403,13 +419,41 @@ nb::object label_to_python(const PathComponent& label) {
   return nb::str(label.name.data(), label.name.size());
 }
 
-Result<LeafPath> path_of(const Tree& tree, nb::handle labels) {
+Result<const Tree::Child*> PathFinder::child_of(const Tree& tree, nb::handle label) {
+  const auto [entry, is_new] = children_.try_emplace(&tree);
+  Children& children = entry->second;
+  if (is_new) {
+    // Of two that read the same, the first.
+    for (const Tree::Child& child : tree.children()) {
+      const bool is_named = child.label.kind == PathComponent::Kind::kStringKey ||
+                            child.label.kind == PathComponent::Kind::kAttribute;
+      if (is_named) {
+        children.by_name.emplace(child.label.name, &child);
+      } else {
+        children.by_number.emplace(child.label.number, &child);
+      }
+    }
+  }
+  const Tree::Child* found = nullptr;
+  if (PyUnicode_Check(label.ptr())) {
+    const auto named = children.by_name.find(text_of(label));
+    if (named != children.by_name.end()) found = named->second;
+  } else {
+    const auto numbered = children.by_number.find(nb::cast<std::int64_t>(label));
+    if (numbered != children.by_number.end()) found = numbered->second;
+  }
+  if (found != nullptr) return found;
+  return fail(ErrorCode::kNotFound, "there is no " + nb::cast<std::string>(nb::repr(label)));
+}
+
+Result<LeafPath> PathFinder::find(nb::handle labels) {
   LeafPath path;
-  const Tree* node = &tree;
+  const Tree* node = tree_;
   for (const nb::handle label : nb::borrow(labels)) {
-    PathComponent found;
-    node = STEPSTONE_TRY_CONTEXT(child_of(*node, label, found), "'" + to_text(path) + "'");
-    path.push_back(std::move(found));
+    const Tree::Child* const child =
+        STEPSTONE_TRY_CONTEXT(child_of(*node, label), "'" + to_text(path) + "'");
+    path.push_back(child->label);
+    node = &child->tree;
   }
   return path;
 }
@@ -477,7 +521,7 @@ void bind_trees(nb::module_& module) {
       .def(
           "to_python",
           [](const PythonTree& self, nb::handle make_node, const PythonTree* like) {
-            return to_python(self.tree, make_node, like);
+            return to_python(self, make_node, like);
           },
           nb::arg("make_node").none(), nb::arg("like") = nb::none())
       .def("leaf_paths",
@@ -489,8 +533,8 @@ void bind_trees(nb::module_& module) {
            })
       .def_prop_ro("size_bytes", [](const PythonTree& self) {
         std::uint64_t size = 0;
-        self.tree.for_each_leaf([&](const LeafPath&, const Leaf& leaf) {
-          if (const auto* const array = std::get_if<Array>(&leaf)) size += array->size_bytes();
+        self.tree.for_each_leaf([&](const LeafPath& /*path*/, const Leaf& leaf) {
+          size += std::visit(LeafSize(), leaf);
         });
         return size;
       });

@@ -3,6 +3,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "api/leaf_args.h"
@@ -29,25 +31,47 @@ struct PythonTree {
   Tree tree;
   std::vector<Origin> origins;
   std::vector<nb::object> kept;  // What the hook made, whose memory the tree may borrow.
+  bool is_read_only = false;     // Its arrays may be mapped, and become such as cannot be written.
 };
 
 // As _native.pyi says of Tree.from_python. With the GIL.
 PythonTree from_python(nb::handle value, nb::handle hook);
 // As Tree.to_python; `make_node` and `like` may be null. With the GIL.
-nb::object to_python(const Tree& tree, nb::handle make_node, const PythonTree* like);
+nb::object to_python(const PythonTree& tree, nb::handle make_node, const PythonTree* like);
 nb::object leaf_to_python(const Leaf& leaf);
 
 nb::object label_to_python(const PathComponent& label);
 
-// A path by its labels as Python has them: a string is a key or an attribute, a number a position
-// or a key. kNotFound: `tree` has no such node.
-Result<LeafPath> path_of(const Tree& tree, nb::handle labels);
+// Finds paths of a tree, which must outlive it, by their labels as Python has them: a string is a
+// key or an attribute, a number a position or a key. Containers are indexed when a path first leads
+// through them, so that options for each of very many leaves do not take quadratic time.
+class PathFinder {
+ public:
+  explicit PathFinder(const Tree& tree) : tree_(&tree) {}
+
+  // kNotFound: there is no such node. With the GIL.
+  Result<LeafPath> find(nb::handle labels);
+
+ private:
+  struct Children {
+    std::unordered_map<std::string_view, const Tree::Child*> by_name;
+    std::unordered_map<std::int64_t, const Tree::Child*> by_number;
+  };
+
+  Result<const Tree::Child*> child_of(const Tree& tree, nb::handle label);
+
+  const Tree* tree_;
+  std::unordered_map<const Tree*, Children> children_;
+};
 
 // numpy's C interface, once per process. Raises ImportError.
 void import_numpy();
-// A new array that shares in the bytes of `array`, or has a copy of borrowed ones. `as_bits`: where
-// there is no ml_dtypes, which its dtype needs, as unsigned integers of the same width.
-nb::object numpy_array(const Array& array, bool as_bits = false);
+struct NumpyForm {
+  bool as_bits = false;  // Without ml_dtypes, which its dtype needs: unsigned integers as wide.
+  bool is_read_only = false;
+};
+// A new array that shares in the bytes of `array`, or has a copy of borrowed ones.
+nb::object numpy_array(const Array& array, NumpyForm form = {});
 // An Array that borrows a numpy.ndarray's memory; nullopt: its dtype is none of ours.
 std::optional<Array> borrow_numpy(nb::handle array);
 bool is_numpy_array(nb::handle value);

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from stepstone import options as options
     from stepstone import partial as partial
     from stepstone import path as path
+    from stepstone import portable as portable
     from stepstone import registry as registry
     from stepstone import step as step
     from stepstone import test_utils as test_utils
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from stepstone.future import Future as Future
     from stepstone.options import AsyncOptions as AsyncOptions
     from stepstone.options import CheckpointManagerOptions as CheckpointManagerOptions
+    from stepstone.portable import export as export
     from stepstone.transform import RestoreTransform as RestoreTransform
     from stepstone.transform import Transform as Transform
     from stepstone.transform import apply_transformations as apply_transformations
@@ -101,7 +103,7 @@ _native.set_error_factory(errors.from_code)
 _MODULES = (
     "abstract_checkpoint_manager arrays checkpoint_args checkpoint_manager checkpoint_managers "
     "checkpoint_utils checkpointers context experimental future logging metadata multihost options "
-    "partial path registry step test_utils torch training transform tree utils v1"
+    "partial path portable registry step test_utils torch training transform tree utils v1"
 ).split()
 _ATTRIBUTES = {
     name: module
@@ -116,6 +118,7 @@ _ATTRIBUTES = {
         ),
         "future": "Future",
         "options": "AsyncOptions CheckpointManagerOptions",
+        "portable": "export",
         "transform": "RestoreTransform Transform apply_transformations merge_trees",
     }.items()
     for name in names.split()

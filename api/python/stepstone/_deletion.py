@@ -1,9 +1,9 @@
 """Deleting a checkpoint, or one item of it.
 
-A whole checkpoint is a directory. It is renamed first, which takes the checkpoint away at once, and
-its files are removed under the other name; a deletion that was interrupted is finished by the next
-one of the same path. A step of a run is retired by a commit. An item goes when the checkpoint is
-replaced, atomically, by one without it.
+A whole checkpoint is a portable file, which is simply removed, or a directory. That is renamed
+first, which takes the checkpoint away at once, and its files are removed under the other name; a
+deletion that was interrupted is finished by the next one of the same path. A step of a run is
+retired by a commit. An item goes when the checkpoint is replaced, atomically, by one without it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def delete(
 ) -> bool:
     """Deletes a checkpoint, or one object of it.
 
-    Either is atomic. Deleting one object reads the others and saves them again, in their place:
-    that takes the memory and the time of such a save, and the time of its commit becomes that of
-    the checkpoint. Nobody else may be writing there.
+    Either is atomic. Deleting one object reads the others and commits a checkpoint of these, whose
+    bytes stay where they are: it takes the memory of the others and the time to read them, and next
+    to nothing is written; the time of its commit becomes that of the checkpoint. Nobody else may be
+    writing there. A portable file can only be deleted as a whole.
 
     Parameters
     ----------
@@ -73,6 +74,8 @@ def delete(
                 f"{path} is an item of a checkpoint: delete {os.path.dirname(path)} with "
                 f"checkpointable_name='{item}'"
             )
+        if (file := _portable_file(path)) is not None:
+            return _delete_file(path, file, checkpointable_name)
         if checkpointable_name is not None:
             return _delete_item(path, step, checkpointable_name, missing_ok)
         number = step.step
@@ -140,6 +143,26 @@ def items_without(step: _native.Step, name: str, missing_ok: bool) -> list[_nati
             f"'{name}' is the only checkpointable there: delete the whole checkpoint"
         )
     return [_read_item(step, other) for other in handlers if other != name]
+
+
+def _portable_file(path: str) -> str | None:
+    """The portable file that the path is, or that a step of it is in."""
+    for candidate in (path, os.path.dirname(path)):
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def _delete_file(path: str, file: str, name: str | None) -> bool:
+    if path != file or name is not None:
+        what = "a step" if path != file else f"'{name}'"
+        raise InvalidArgumentError(
+            f"{file} is a portable file, which never changes: export what is to stay into another "
+            f"one, to be without {what}"
+        )
+    os.unlink(file)
+    sync_directory(os.path.dirname(file))
+    return True
 
 
 def _read_item(step: _native.Step, name: str) -> _native.SaveItem:

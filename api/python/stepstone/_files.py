@@ -3,15 +3,17 @@
 Users write such handlers for Orbax, deriving from its classes or ours, or from neither: they have
 `save(directory, args=...)` or the coroutine `async_save`, and `restore(directory, args=...)`. They
 get a scratch directory; the files that they write become the leaves of their item, and are put into
-another scratch directory for the restore.
+another scratch directory for the restore. What `async_save` gives futures for is waited for by the
+thread that commits, when the caller of a save in the background has gone on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import pathlib
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from stepstone import _native
@@ -34,7 +36,6 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    import contextvars
     from concurrent.futures import ThreadPoolExecutor
 
     context = contextvars.copy_context()
@@ -49,6 +50,13 @@ def wait_for(futures: Any) -> None:
             wait_for(future)
     elif futures is not None:
         futures.result()
+
+
+def has_futures(futures: Any) -> bool:
+    """Whether there is something in lists of lists to be waited for."""
+    if isinstance(futures, (list, tuple)):
+        return any(has_futures(future) for future in futures)
+    return futures is not None
 
 
 @contextlib.contextmanager
@@ -85,13 +93,8 @@ class FileItemHandler:
     def recorded_name(self) -> str:
         return handler_name(self._handler)
 
-    def save_item(
-        self, args: Any
-    ) -> tuple[_native.Tree, list[tuple[_native.Selector, _native.LeafSaveArgs]], str | None]:
-        with scratch_directory() as scratch:
-            directory = as_path(scratch.path)
-            save_into(self._handler, directory, args)
-            return scratch.read(), [], None
+    def save_item(self, args: Any) -> _native.ItemContent | Callable[[], _native.ItemContent]:
+        return begun_files(lambda path: begin_save_into(self._handler, as_path(path), args))
 
     def restore_item(self, step: _native.Step, item: str, args: Any) -> Any:
         with self._files(step, item) as directory:
@@ -130,17 +133,64 @@ class FileItemHandler:
             ) from None
 
 
-def save_into(handler: Any, directory: Any, args: Any) -> None:
-    """Has a user's handler write its files, and waits until it has."""
+def begun_files(
+    begin: Callable[[str], Callable[[], object] | None],
+) -> _native.ItemContent | Callable[[], _native.ItemContent]:
+    """What a save takes of an item that consists of files.
+
+    Parameters
+    ----------
+    begin : callable
+        Is given a directory, and begins to write into it. Returns None when all is written, else
+        what has to be called in the background for the rest.
+
+    Returns
+    -------
+    tuple, or callable that returns it
+    """
+    scratch = _native.ScratchDirectory()  # Gone with the last reference, if it is not closed.
+    try:
+        rest = begin(scratch.path)
+        if rest is None:
+            content = scratch.read(), (), None
+            scratch.close()
+            return content
+    except BaseException:
+        scratch.close()
+        raise
+    context = contextvars.copy_context()
+
+    def finish() -> _native.ItemContent:
+        try:
+            context.run(rest)
+            return scratch.read(), (), None
+        finally:
+            scratch.close()
+
+    return finish
+
+
+def begin_save_into(handler: Any, directory: Any, args: Any) -> Callable[[], object] | None:
+    """Has a user's handler write its files; what is returned waits for those that it has begun."""
     positional: tuple[Any, ...] = ()
     keywords: dict[str, Any] = {"args": args}
     if isinstance(args, CallArgs):
         positional, keywords = args.args, args.kwargs
+    futures: Any = None
     if hasattr(handler, "async_save"):
-        saving = handler.async_save(directory, *positional, **keywords)
-        wait_for(run_coroutine(saving) if hasattr(saving, "__await__") else saving)
+        futures = handler.async_save(directory, *positional, **keywords)
+        if hasattr(futures, "__await__"):
+            futures = run_coroutine(futures)
     else:
         handler.save(directory, *positional, **keywords)
-    finalize = getattr(handler, "finalize", None)
-    if finalize is not None:
-        finalize(directory)
+
+    def finish() -> None:
+        wait_for(futures)
+        finalize = getattr(handler, "finalize", None)
+        if finalize is not None:
+            finalize(directory)
+
+    if has_futures(futures):
+        return finish
+    finish()
+    return None

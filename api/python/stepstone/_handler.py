@@ -14,9 +14,7 @@ from stepstone.args import arguments_of
 from stepstone.errors import CorruptError
 from stepstone.registry import DEFAULT_ITEM
 
-ItemContent: TypeAlias = (
-    "tuple[_native.Tree, list[tuple[_native.Selector, _native.LeafSaveArgs]], str | None]"
-)
+ItemContent: TypeAlias = "_native.ItemContent"
 
 
 class CheckpointHandler(abc.ABC):
@@ -56,7 +54,9 @@ class AsyncCheckpointHandler(CheckpointHandler):
     """A handler that writes in the background of its own.
 
     `async_save` copies what the caller may change, and returns futures for the rest. They are
-    awaited before the save returns: the files have to be whole before they can be stored.
+    waited for in the background, and then `finalize` is called, before the files are stored. An
+    error of theirs becomes that of the save: of the same kind if it is an OSError, else a
+    ValueError that names it.
     """
 
     @abc.abstractmethod

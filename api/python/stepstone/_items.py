@@ -92,7 +92,10 @@ def restore_step(step: _native.Step, args: Any, registry: HandlerRegistry) -> An
             f"step {step.step} has the items {list(step.item_handlers())}: restore them with "
             f"args.Composite, not with {type(args).__name__}"
         )
-    return Composite(**{name: restore_item(step, name, args[name], registry) for name in args})
+    # In Orbax's order, which is also that of the record.
+    return Composite(
+        **{name: restore_item(step, name, args[name], registry) for name in sorted(args)}
+    )
 
 
 def restore_item(

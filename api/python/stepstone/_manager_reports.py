@@ -41,7 +41,6 @@ class Reporter:
         self._progress = options.progress
         self._logger = logger
         self._last_save_end: float | None = None
-        self._sizes_bytes: dict[int, int] = {}
 
     def _log(self, make_entry: Callable[[], Any]) -> None:
         if self._logger is not None:
@@ -77,7 +76,7 @@ class Reporter:
 
         return report
 
-    def counted(self, step: int, items: list[_native.SaveItem]) -> list[_native.SaveItem]:
+    def counted(self, items: list[_native.SaveItem]) -> list[_native.SaveItem]:
         """The items of a save; when the last of them has been made, the save's size is known."""
         if self._progress is None:
             return items
@@ -87,15 +86,27 @@ class Reporter:
         def counting(make: Callable[[], Any]) -> Callable[[], Any]:
             def made() -> Any:
                 item = make()
-                sizes_bytes.append(item[0].size_bytes)
+                # One that is made in the background is known then.
+                sizes_bytes.append(0 if callable(item) else item[0].size_bytes)
                 if len(sizes_bytes) == count:
-                    self._sizes_bytes[step] = sum(sizes_bytes)
                     progress(0, sum(sizes_bytes))
                 return item
 
             return made
 
         return [(name, handler, counting(make)) for name, handler, make in items]
+
+    def writing(self) -> Callable[[int, int], object] | None:
+        """What the library is to call while it writes a step; None: nobody wants to know."""
+        progress = self._progress
+        if progress is None:
+            return None
+
+        def report(done_bytes: int, total_bytes: int) -> None:
+            if done_bytes < total_bytes:  # The end is told when the step is durable.
+                progress(done_bytes, total_bytes)
+
+        return report
 
     def on_save(self, statistics: _native.SaveStatistics) -> None:
         """A step is durable; called by the library, mostly in the background."""
@@ -118,8 +129,7 @@ class Reporter:
                 )
             )
             if self._progress is not None:
-                size_bytes = self._sizes_bytes.pop(statistics.step, statistics.size_bytes)
-                self._progress(size_bytes, size_bytes)
+                self._progress(statistics.size_bytes, statistics.size_bytes)
             if self._on_save is not None:
                 self._on_save(statistics)
         except Exception:

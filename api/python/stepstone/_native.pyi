@@ -81,17 +81,18 @@ class Transform:
     """Values passed to value_fn and compute, and returned by them, are leaves as to_python gives them."""
     def __init__(self, pattern: str, *, original_path: str | None = None, use_fallback: bool = False,
                  value_fn: Callable[[object], object] | None = None, inputs: Sequence[str] = (),
-                 compute: Callable[[list[object]], object] | None = None) -> None: ...
+                 compute: Callable[[list[object]], object] | None = None, is_path: bool = False) -> None: ...
 
 class RestoreOptions:
     """As args::PyTreeRestore in C++. any_container: containers of another kind or type name fit a target's
     when their labels read the same (a list's position 0, a key "0" and an attribute "0"). pad_or_truncate:
     arrays whose shape differs are filled with zeros or cut at the end of each axis. lossy: every cast is
-    allowed."""
+    allowed. map: "no", or "checked" or "unchecked": arrays of a portable file stay in it, and all arrays are
+    read-only, whether they can be mapped or not."""
     def __init__(self, *, target: Tree | None = None, restore_args: Sequence[tuple[Selector, LeafRestoreArgs]] = (),
                  subtree: str = "", partial_restore: bool = False, keep_missing: bool = False,
                  transforms: Sequence[Transform] = (), transforms_default_to_original: bool = True,
-                 any_container: bool = False, pad_or_truncate: bool = False, lossy: bool = False) -> None: ...
+                 any_container: bool = False, pad_or_truncate: bool = False, lossy: bool = False, map: str = "no") -> None: ...
 
 class RestoreStatistics:
     step: int; leaf_count: int; size_bytes: int; thread_count: int
@@ -144,7 +145,11 @@ class Step:
 # One item of a save: its name, the handler's name to record, and a function that is called, on the thread
 # that saves, if the save takes place at all; it returns the tree, options per leaf, and custom metadata of the item as JSON text.
 # What it raises, save() raises.
-SaveItem = tuple[str, str, Callable[[], tuple[Tree, Sequence[tuple[Selector, LeafSaveArgs]], str | None]]]
+# Instead of that it may return another function that returns it, which is then called by the thread that commits, when a save in the
+# background is not waited for any more. What that one raises becomes the error of the save: an OSError "io" ("no_space", "permission_denied"),
+# MemoryError "limit", all others "invalid_argument"; a save that is waited for raises the exception itself.
+ItemContent = tuple[Tree, Sequence[tuple[Selector, LeafSaveArgs]], str | None]
+SaveItem = tuple[str, str, Callable[[], ItemContent | Callable[[], ItemContent]]]
 
 class StorageOptions:
     """compression: "auto", "none", "always" or "delta"; compression_rules: (pattern of paths, compression), the first that matches."""
@@ -193,7 +198,8 @@ class ManagerOptions:
                  post_finalization_callback: Callable[[], object] | None = None,
                  on_save: Callable[[SaveStatistics], object] | None = None, clock_ns: Callable[[], int] | None = None,
                  check_is_saving_in_progress: bool = True, save_root_metadata: bool = True, async_queue_size_bytes: int = 0,
-                 staging_reserve_bytes: int = 0, preemption_signals: Sequence[int] = (), storage: StorageOptions | None = None) -> None: ...
+                 staging_reserve_bytes: int = 0, preemption_signals: Sequence[int] = (), storage: StorageOptions | None = None,
+                 progress: Callable[[int, int], object] | None = None) -> None: ...
 
 class Manager:
     """Thread-safe. Waits can be interrupted by a signal's handler that raises (KeyboardInterrupt)."""
@@ -215,7 +221,7 @@ class Manager:
     def delete_step(self, step: int) -> None: ...
     def request_preemption(self) -> None: ...
     def reached_preemption(self, step: int) -> bool: ...
-    def wait_until_finished(self) -> None: ...
+    def wait_until_finished(self, timeout_s: float | None = None) -> None: ...  # None: the options'.
     def check_for_errors(self) -> None: ...
     def is_saving_in_progress(self) -> bool: ...
     def last_save_statistics(self) -> SaveStatistics | None: ...
@@ -224,15 +230,22 @@ class Manager:
 class PendingSave:
     @property
     def is_done(self) -> bool: ...
+    def cancel(self) -> bool:
+        """The path is to hold what it held before. False: too late, it is committed, or has failed. Else wait() raises "closed"."""
     def wait(self, timeout_s: float | None = None) -> None: ...  # Its error, every time; "busy": not done yet.
 
 def save_checkpoint(path: str, items: Sequence[SaveItem], *, is_single: bool, force: bool = False, custom_metadata: str | None = None,
-                    storage: StorageOptions | None = None) -> None:
+                    storage: StorageOptions | None = None, progress: Callable[[int, int], object] | None = None) -> None:
     """A single checkpoint at a path, atomic and durable when it returns."""
 def save_checkpoint_async(path: str, items: Sequence[SaveItem], *, is_single: bool, force: bool = False, custom_metadata: str | None = None,
-                          storage: StorageOptions | None = None) -> PendingSave: ...
+                          storage: StorageOptions | None = None, progress: Callable[[int, int], object] | None = None) -> PendingSave: ...
 def open_checkpoint(path: str) -> tuple[Step, str | None]:
     """STORE, STORE/STEP, STORE/STEP/ITEM, STORE/ITEM; the second value is the item that the path names."""
+def export_checkpoint(path: str, file: str, *, steps: Sequence[int] | None = None, items: Sequence[str] | None = None, subtree: str = "",
+                      cast_floats: str | None = None, force: bool = False, compress: bool = False, share: bool = True,
+                      progress: Callable[[int, int], object] | None = None) -> tuple[int, int, int, int]:
+    """As export_checkpoint() in C++: counts of steps and leaves, bytes of the leaves, bytes of the file. progress(done, total) is called on
+    some thread; what it raises is reported as unraisable."""
 def list_steps(path: str) -> list[int]:
     """Of the store there, opened read-only (or shared, where this process has it open). "not_found": no store there."""
 

@@ -23,6 +23,13 @@ def as_path(path: PathLike) -> pathlib.Path:
     return made
 
 
+def check_timeout(timeout: float | None) -> float | None:
+    """A number of seconds to wait, or None; ValueError for a negative one, or none at all."""
+    if timeout is not None and not timeout >= 0:
+        raise InvalidArgumentError(f"a timeout is a number of seconds from 0 on, not {timeout}")
+    return timeout
+
+
 def check_step(step: SupportsIndex) -> int:
     """The number of a step as an int.
 

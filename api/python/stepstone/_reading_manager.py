@@ -8,7 +8,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from stepstone import _exit, _held, _json, _live_managers, _native
 from stepstone._items import item_metadata, restore_step
@@ -24,6 +24,9 @@ from stepstone.metadata import RootMetadata, StepMetadata, step_metadata
 from stepstone.options import adopt_options
 from stepstone.registry import DEFAULT_ITEM, HandlerRegistry
 from stepstone.step import standard_name_format
+
+if TYPE_CHECKING:
+    from stepstone.portable import ExportReport
 
 METRIC_ITEM_NAME = "metrics"
 
@@ -94,6 +97,7 @@ class ReadingManager(AbstractCheckpointManager):
                     create=is_writable and (self._options.create or os.path.isdir(path)),
                     is_async=self._is_async,
                     on_save=self._reporter.on_save,
+                    progress=self._reporter.writing(),
                 )
                 self._manager = _native.Manager(path, native_options, self._metadata_text)
                 _live_managers.add(self)
@@ -336,6 +340,29 @@ class ReadingManager(AbstractCheckpointManager):
         """A call has succeeded with steps of this kind."""
         if self._is_single is None:
             self._is_single = is_single
+
+    def export(self, file: PathLike, **options: Any) -> ExportReport:
+        """Writes steps into a portable file, which `stepstone.load` takes as a path.
+
+        Steps that are being saved in the background are waited for, and come along.
+
+        Parameters
+        ----------
+        file : path-like
+            Where to; a name that ends in `.stone`.
+        **options
+            `steps`, `items`, `subtree`, `cast_floats` and so on, as of `stepstone.export`, which
+            also says what is returned and raised.
+
+        Raises
+        ------
+        Exception
+            The error of a save in the background; then nothing was exported.
+        """
+        from stepstone.portable import export
+
+        self.wait_until_finished()
+        return export(self._directory, file, **options)
 
     def is_saving_in_progress(self) -> bool:
         """Whether a save in the background is not durable yet."""

@@ -46,24 +46,38 @@ class Saving:
     def is_done(self) -> bool:
         return self._pending.is_done and not (self._thread is not None and self._thread.is_alive())
 
-    def wait(self) -> None:
+    def cancel(self) -> bool:
+        """Gives it up, unless it is too late."""
+        self.is_cancelled = self.is_cancelled or self._pending.cancel()
+        return self.is_cancelled
+
+    def wait(self, timeout_s: float | None = None) -> None:
         """Waits, and raises what went wrong.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            None: until the save has taken as long as it may.
 
         Raises
         ------
         TimeoutError
             It has taken too long; it goes on.
         """
+        end = self._end if timeout_s is None else time.monotonic() + timeout_s
         try:
-            self._pending.wait(max(0.0, self._end - time.monotonic()))
+            self._pending.wait(max(0.0, end - time.monotonic()))
             if self._thread is not None:
-                self._thread.join(max(0.0, self._end - time.monotonic()))
+                self._thread.join(max(0.0, end - time.monotonic()))
         except BusyError:
             pass
+        except Exception:
+            if self._thread is not None:
+                self._thread.join()  # It learns of the error, too, and ends.
+            raise
         if not self.is_done():
-            raise BusyError(
-                f"the save to {self._path} has not ended after {self._timeout_s} s; it goes on"
-            )
+            waited_s = self._timeout_s if timeout_s is None else timeout_s
+            raise BusyError(f"the save to {self._path} has not ended after {waited_s} s; it goes on")
         self.check()
 
     def check(self) -> None:

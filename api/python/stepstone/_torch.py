@@ -157,7 +157,7 @@ def _like_tensor(target: Any, value: np.ndarray[Any, Any]) -> Any:
 
 
 def from_numpy(array: np.ndarray[Any, Any], dtype: Any = None) -> Any:
-    """A tensor that takes over the memory of an array.
+    """A tensor that takes over the memory of an array, if that is not read-only.
 
     Parameters
     ----------
@@ -172,6 +172,8 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: Any = None) -> Any:
         torch has no such dtype.
     """
     torch = torch_module()
+    if not array.flags.writeable:
+        array = array.copy()  # A tensor would be written to.
     if dtype is None:
         dtype = dtype_of(array.dtype.name)
     if array.size == 0:

@@ -13,7 +13,7 @@ from typing import Any, Self, SupportsIndex
 from stepstone import _exit, _json, _live_managers, _native
 from stepstone._items import build_items
 from stepstone._manager_arguments import given_args, is_on_device, metrics_text, older_args
-from stepstone._paths import check_step
+from stepstone._paths import check_step, check_timeout
 from stepstone._reading_manager import METRIC_ITEM_NAME, ReadingManager
 from stepstone.abstract_checkpoint_manager import AbstractCheckpointManager
 from stepstone.errors import (
@@ -146,9 +146,10 @@ class CheckpointManager(ReadingManager):
         items, save_kwargs
             Older style: the object, or a dict of items, and further arguments for their handlers,
             which the manager was constructed with.
-        metrics : mapping, optional
+        metrics : mapping, or callable that returns one, optional
             What `best_fn` and policies rank by: numbers by name, also of numpy, jax or torch.
-            Always stored with the step.
+            Always stored with the step. Where the step is not saved, a callable is not called, and
+            numbers on a device are not waited for.
         force : bool
             Save whatever the policy says; also a step before the newest. A step that exists is not
             replaced.
@@ -192,11 +193,13 @@ class CheckpointManager(ReadingManager):
         if not is_forced:
             if self._is_old(number):
                 return False
-            if is_on_device(metrics):
-                # To look at these metrics waits for the device: not for a step that is not saved.
+            if callable(metrics) or is_on_device(metrics):
+                # These metrics cost time: not for a step that is not saved.
                 if not self._ask_policy(manager, number):
                     return False
                 is_forced = True
+        if callable(metrics):
+            metrics = metrics()
         if self._options.best_fn is not None and metrics is None:
             _logger.warning("step %d is saved without metrics: best_fn cannot rank it", number)
         metrics_json = metrics_text(metrics, number)
@@ -204,7 +207,7 @@ class CheckpointManager(ReadingManager):
         with self._policy_errors():
             is_saved = manager.save(
                 number,
-                self._reporter.counted(number, native_items),
+                self._reporter.counted(native_items),
                 is_single=is_single,
                 metrics=metrics_json,
                 custom_metadata=_json.custom_metadata(custom_metadata, f"step {number}"),
@@ -228,19 +231,24 @@ class CheckpointManager(ReadingManager):
 
     # The end of saves, of steps, and of the manager.
 
-    def wait_until_finished(self) -> None:
+    def wait_until_finished(self, timeout: float | None = None) -> None:
         """Waits until all saves in the background are durable. Can be interrupted.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            For how many seconds at most. None: `async_options.timeout_secs`.
 
         Raises
         ------
         Exception
             The error of the first save that failed, once; its step does not exist.
         TimeoutError
-            It took longer than `async_options.timeout_secs`; the saves go on.
+            It took longer than `timeout`; the saves go on.
         """
         if self._manager is not None:
             with self._policy_errors():
-                self._manager.wait_until_finished()
+                self._manager.wait_until_finished(check_timeout(timeout))
 
     def check_for_errors(self) -> None:
         """Raises what `wait_until_finished` would, without waiting."""

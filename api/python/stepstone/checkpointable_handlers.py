@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,9 +25,10 @@ from stepstone.registry import DEFAULT_ITEM
 from stepstone.stateful import StatefulCheckpointable, typestr, with_files, written_files
 
 if TYPE_CHECKING:
-    _Content = tuple[
-        _native.Tree, Sequence[tuple[_native.Selector, _native.LeafSaveArgs]], str | None
-    ]
+    from collections.abc import Callable
+
+    # The item, or what makes it in the background.
+    _Content = _native.ItemContent | Callable[[], _native.ItemContent]
 
 __all__ = ["JsonHandler", "ProtoHandler", "PyTreeHandler", "StatefulCheckpointableHandler"]
 
@@ -98,7 +98,7 @@ class PyTreeHandler(TreeHandler):
     recorded = "pytree"
     restores = ("pytree", "standard", "array")
 
-    def to_tree(self, checkpointable: Any) -> _Content:
+    def to_tree(self, checkpointable: Any) -> _native.ItemContent:
         return _tree.to_native(checkpointable), _leaf_save_args(checkpointable), None
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
@@ -112,6 +112,7 @@ class PyTreeHandler(TreeHandler):
             partial_restore=context.pytree.loading.partial_load,
             any_container=True,
             pad_or_truncate=context.array.loading.enable_padding_and_truncation,
+            map=_map_name(context.array.loading.mmap),
         )
         return _tree.from_native(step.restore(item, options).tree, target)
 
@@ -150,7 +151,7 @@ class JsonHandler(TreeHandler):
     def __init__(self, filename: str | None = None) -> None:
         self._handler = JsonCheckpointHandler()
 
-    def to_tree(self, checkpointable: Any) -> _Content:
+    def to_tree(self, checkpointable: Any) -> _native.ItemContent:
         return self._handler.save_item(JsonSave(checkpointable))
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
@@ -210,7 +211,7 @@ class StatefulCheckpointableHandler(TreeHandler):
     restores = ("stateful",)
 
     def to_tree(self, checkpointable: Any) -> _Content:
-        return written_files(checkpointable.save), (), None
+        return written_files(checkpointable.save)
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
         if abstract is None:
@@ -237,7 +238,7 @@ class FileHandler(TreeHandler):
         self._handler = handler
 
     def to_tree(self, checkpointable: Any) -> _Content:
-        return written_files(lambda path: self._handler.save(path, checkpointable)), (), None
+        return written_files(lambda path: self._handler.save(path, checkpointable))
 
     def from_step(self, step: _native.Step, item: str, abstract: Any) -> Any:
         files = step.restore(item).tree
@@ -258,6 +259,14 @@ def as_tree_handler(handler: Any) -> TreeHandler:
 def recorded_name(handler: Any) -> str:
     """The name under which the handler's items are saved."""
     return handler.recorded if isinstance(handler, TreeHandler) else typestr(type(handler))
+
+
+def _map_name(mmap: Any) -> str:
+    if mmap is True or mmap is False:
+        return "checked" if mmap else "no"
+    if mmap != "unchecked":
+        raise InvalidArgumentError(f"mmap is True, False or 'unchecked', not {mmap!r}")
+    return "unchecked"
 
 
 def _is_tree(value: Any) -> bool:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import abc
 import os
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stepstone import _exit, _held, _native
 from stepstone._items import item_handler_names, open_and_restore, path_metadata
 from stepstone._items import build_items, item_metadata, one_item_metadata
 from stepstone._json import custom_metadata as custom_metadata_text
+from stepstone._paths import check_timeout
 from stepstone._saving import Saving
 from stepstone.args import Composite, StandardRestore, StandardSave, arguments_of
-from stepstone.errors import ClosedError, InvalidArgumentError, StepAlreadyExistsError
+from stepstone.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    StepAlreadyExistsError,
+    StepstoneError,
+)
 from stepstone.handlers import (
     CompositeCheckpointHandler,
     PyTreeCheckpointHandler,
@@ -25,6 +32,9 @@ from stepstone.handlers import (
     adopt_handler,
 )
 from stepstone.registry import HandlerRegistry, is_checkpoint_args
+
+if TYPE_CHECKING:
+    from stepstone.portable import ExportReport
 
 __all__ = [
     "AbstractCheckpointer",
@@ -116,6 +126,7 @@ temporary_path_class
         force: bool = False,
         custom_metadata: dict[str, Any] | None = None,
         save_context: Any = None,
+        progress: Callable[[int, int], object] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Saves, and returns when the checkpoint survives a power failure.
@@ -132,6 +143,10 @@ temporary_path_class
             Of JSON's types; stored with the checkpoint.
         save_context : object, optional
             No effect: Orbax's own manager measures time with it.
+        progress : callable, optional
+            Not in Orbax. Called as `progress(done_bytes, total_bytes)` while the checkpoint is
+            written, from threads of the library's, never twice at once. What it raises is reported
+            as unraisable.
 
         Raises
         ------
@@ -150,6 +165,7 @@ temporary_path_class
             is_single=is_single,
             force=force,
             custom_metadata=custom_metadata_text(custom_metadata, path),
+            progress=progress,
         )
 
     def restore(self, directory: Any, *args: Any, **kwargs: Any) -> Any:
@@ -204,6 +220,16 @@ temporary_path_class
             )
             return step_metadata(step, item_handler_names(step), found)
 
+    def export(self, directory: Any, file: Any, **options: Any) -> ExportReport:
+        """Writes the checkpoint at `directory` into a portable file.
+
+        Parameters, result and errors are those of `stepstone.export`.
+        """
+        from stepstone.portable import export
+
+        self._check_open()
+        return export(directory, file, **options)
+
     def structure(self, directory: Any) -> Any:
         """Deprecated in Orbax: `metadata(directory).item_metadata`."""
         return path_metadata(directory, self._registry)
@@ -237,7 +263,7 @@ temporary_path_class
     ) -> tuple[str, list[_native.SaveItem], bool]:
         self._check_open()
         path = os.fspath(directory)
-        if not force and os.path.lexists(path):
+        if not force and _is_taken(path):
             raise StepAlreadyExistsError(
                 f"Destination {path} already exists: set `force` to replace the checkpoint there"
             )
@@ -251,6 +277,16 @@ temporary_path_class
             )
         items, is_single = build_items(given, self._registry)
         return path, items, is_single
+
+
+def _is_taken(path: str) -> bool:
+    """Whether there is something; a store that a save has left without a checkpoint is nothing."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        return bool(_native.list_steps(path))
+    except StepstoneError:
+        return True
 
 
 class AsyncCheckpointer(Checkpointer):
@@ -321,6 +357,7 @@ temporary_path_class
         force: bool = False,
         custom_metadata: dict[str, Any] | None = None,
         save_context: Any = None,
+        progress: Callable[[int, int], object] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Saves, and returns when what the caller may change has been copied.
@@ -336,6 +373,7 @@ temporary_path_class
             is_single=is_single,
             force=force,
             custom_metadata=custom_metadata_text(custom_metadata, path),
+            progress=progress,
         )
         self._saving = Saving(path, pending, self._timeout_s, self._callback)
 
@@ -349,27 +387,38 @@ temporary_path_class
         self.wait_until_finished()
         return super().metadata(directory)
 
+    def export(self, directory: Any, file: Any, **options: Any) -> ExportReport:
+        """As `Checkpointer.export`, when the save in the background has ended."""
+        self.wait_until_finished()
+        return super().export(directory, file, **options)
+
     def is_saving_in_progress(self) -> bool:
         """Whether a save is going on."""
         return self._saving is not None and not self._saving.is_done()
 
-    def wait_until_finished(self) -> None:
+    def wait_until_finished(self, timeout: float | None = None) -> None:
         """Waits for the save in the background.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            For how many seconds at most. None: until it has taken `timeout_secs` in all.
 
         Raises
         ------
         TimeoutError
-            It takes longer than `timeout_secs`; it goes on.
+            It takes longer; it goes on.
         Exception
             What went wrong, once. The path holds what it held before.
         """
+        check_timeout(timeout)
         saving = self._saving
         if saving is None:
             return
         try:
-            saving.wait()
+            saving.wait(timeout)
         except Exception:
-            if not saving.is_cancelled:
+            if not (saving.is_cancelled and saving.is_done()):
                 raise
         finally:
             if saving.is_done():
@@ -380,13 +429,19 @@ temporary_path_class
         if self._saving is not None and self._saving.is_done():
             self.wait_until_finished()
 
-    def cancel(self) -> None:
-        """Takes no more interest in the save in the background, whose error is not raised.
+    def cancel(self) -> bool:
+        """Gives up the save in the background, and waits for nothing.
 
-        It goes on all the same, and its checkpoint is there as a whole or not at all.
+        What has been written of it is thrown away in the background.
+
+        Returns
+        -------
+        bool
+            True: the path goes on to hold what it held, which may be nothing, and no error of this
+            save is raised. False: it was too late, or there is no save; what became of it is told
+            as ever.
         """
-        if self._saving is not None:
-            self._saving.is_cancelled = True
+        return self._saving is not None and self._saving.cancel()
 
     def close(self) -> None:
         """Waits, raises an error that nobody has seen, and closes the handlers. Idempotent."""
@@ -440,10 +495,17 @@ checkpoint_metadata_store, temporary_path_class
         save_args: Any = None,
         force: bool = False,
         custom_metadata: dict[str, Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Any:
         """Saves a tree in the background; see `AsyncCheckpointer.save` and `StandardSave`."""
         args = state if is_checkpoint_args(state) else StandardSave(state, save_args)
-        super().save(directory, args=args, force=force, custom_metadata=custom_metadata)
+        super().save(
+            directory,
+            args=args,
+            force=force,
+            custom_metadata=custom_metadata,
+            progress=progress,
+        )
 
     def restore(
         self, directory: Any, target: Any = None, *, strict: bool = True

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from stepstone.checkpointables import CheckpointableHandlerRegistry
@@ -25,6 +25,9 @@ __all__ = [
     "PyTreeOptions",
     "SafetensorsOptions",
 ]
+
+# Whether arrays are mapped; see `ArrayLoadingOptions.mmap`.
+Mmap: TypeAlias = bool | Literal["unchecked"]
 
 # Contexts are entered and left by several threads.
 entering = threading.Lock()
@@ -236,6 +239,8 @@ class ArrayLoadingOptions(Options):
 
     Attributes
     ----------
+    mmap : bool or "unchecked"
+        Not in Orbax. Leave arrays of a portable file where they are; see `load`.
     enable_padding_and_truncation : bool
         Where the stored shape is not the target's, zeros are added or elements dropped at the end
         of each axis. Without it, another shape is an error.
@@ -248,6 +253,7 @@ class ArrayLoadingOptions(Options):
 
     LoadAndBroadcastOptions = BroadcastOptions
 
+    mmap: Mmap = False
     enable_padding_and_truncation: bool = False
     raise_array_data_missing_error: bool = True
     use_load_and_broadcast: bool = False

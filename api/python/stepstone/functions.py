@@ -37,7 +37,8 @@ from stepstone.checkpointables import (
     is_tree_item,
     load_item,
 )
-from stepstone.context import get_context
+from stepstone.context import Context, get_context
+from stepstone.context_options import Mmap
 from stepstone.errors import (
     InvalidArgumentError,
     InvalidLayoutError,
@@ -198,6 +199,7 @@ def load(
     abstract_state: Any = None,
     *,
     checkpointable_name: str | None = AUTO_NAME,
+    mmap: Mmap | None = None,
 ) -> Any:
     """Loads a tree.
 
@@ -214,6 +216,13 @@ def load(
     checkpointable_name : str or None
         Which tree. "AUTO": "state" if there is one, else the first by name. None: that of a
         checkpoint that was saved as one object, or that `path` names.
+    mmap : bool or "unchecked", optional
+        True: arrays of a portable file (`*.stone`) stay in it, mapped, and cost no memory of their
+        own; each is compared with its hash now, and so read once. "unchecked": not even that, and
+        damage is not noticed. All arrays of the result are read-only then, also those that have to
+        be read as ever: from a store, compressed, cast, of less than 8 bits an element. Tensors of
+        torch are copies, since they cannot be read-only. None: what the Context says
+        (`array.loading.mmap`), which is False by default.
 
     Raises
     ------
@@ -225,7 +234,7 @@ def load(
         The target has a leaf that nothing can be restored into.
     """
     check_loadable_name(checkpointable_name)
-    with opened(path) as (step, item):
+    with _mapping(mmap), opened(path) as (step, item):
         return load_item(
             step, tree_name(step, item, checkpointable_name), target_of(abstract_state)
         )
@@ -236,10 +245,11 @@ def load_async(
     abstract_state: Any = None,
     *,
     checkpointable_name: str | None = AUTO_NAME,
+    mmap: Mmap | None = None,
 ) -> AsyncResponse[Any]:
     """As `load`, on a thread of its own. Every error is raised by the response's `result()`."""
     return in_background(
-        lambda: load(path, abstract_state, checkpointable_name=checkpointable_name),
+        lambda: load(path, abstract_state, checkpointable_name=checkpointable_name, mmap=mmap),
         f"loading {os.fspath(path)}",
     )
 
@@ -378,6 +388,18 @@ def _save_options(path: PathLike, custom_metadata: Mapping[str, Any] | None) -> 
 
 
 @contextlib.contextmanager
+def _mapping(mmap: Mmap | None) -> Iterator[None]:
+    """The current Context, with another `array.loading.mmap` unless that is None."""
+    if mmap is None:
+        yield
+        return
+    context = Context(get_context())
+    context.array.loading.mmap = mmap
+    with context:
+        yield
+
+
+@contextlib.contextmanager
 def opened(path: PathLike) -> Iterator[tuple[_native.Step, str | None]]:
     """The checkpoint at a path, and the item that the path names."""
     get_context().check_layout()
@@ -431,7 +453,9 @@ def target_of(abstract: Any) -> Any:
 def load_items(step: _native.Step, abstract: Any) -> dict[str, Any]:
     """What `load_checkpointables` returns."""
     if abstract is None:
-        abstract = dict.fromkeys(set(step.item_handlers()) - RESERVED_NAMES)
+        abstract = dict.fromkeys(
+            name for name in sorted(step.item_handlers()) if name not in RESERVED_NAMES
+        )
     elif not isinstance(abstract, Mapping):
         raise InvalidArgumentError(
             f"abstract_checkpointables have to be a dict, not {type(abstract).__name__}"

@@ -259,8 +259,9 @@ class CheckpointManagerOptions:
         background. It must not wait for the manager.
     progress : callable, optional
         `progress(done_bytes, total_bytes)` for a progress bar: of each save and restore, when its
-        size is known and when it is done. From a thread in the background for the end of a save in
-        the background. With tqdm:
+        size is known and when it is done; and now and then while a save writes. From threads of the
+        library's, but for the beginning, and never twice at once for one save. It must not wait for
+        the manager. With tqdm:
         ``lambda done, total: (bar.reset(total), bar.update(done))``, with rich
         ``lambda done, total: bar.update(task, completed=done, total=total)``.
 
@@ -393,6 +394,7 @@ class CheckpointManagerOptions:
         create: bool | None = None,
         is_async: bool | None = None,
         on_save: Callable[[_native.SaveStatistics], Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> _native.ManagerOptions:
         """The library's form.
 
@@ -402,8 +404,8 @@ class CheckpointManagerOptions:
             Where exceptions of policies are kept.
         create, is_async : bool, optional
             Instead of the options `create` and `enable_async_checkpointing`.
-        on_save : callable, optional
-            Instead of the option.
+        on_save, progress : callable, optional
+            Instead of the options.
 
         Raises
         ------
@@ -445,6 +447,7 @@ class CheckpointManagerOptions:
             staging_reserve_bytes=self.staging_reserve_bytes,
             preemption_signals=[int(signal) for signal in self.preemption_signals],
             storage=None if self.storage is None else self.storage.to_native(),
+            progress=self.progress if progress is None else progress,
         )
 
     def effective_preservation_policy(self) -> PreservationPolicy | None:

@@ -6,18 +6,20 @@ whose files become part of the checkpoint: they are committed with it, checked w
 and the directory is gone afterwards.
 
 Their methods may be coroutines, as in Orbax, or plain functions. A coroutine may return another
-awaitable, for the part that could run in the background; here it is awaited before `save_*`
-returns, so that the checkpoint has exactly the state of that moment.
+one, for the part that runs in the background: it is run by the thread that commits, in an event
+loop of its own, after `save_*_async` has returned. What it needs of an object that may change, the
+first part has to copy. Its error becomes that of the save.
 """
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from stepstone import _native
-from stepstone._files import as_path, run_coroutine, scratch_directory
+from stepstone._files import as_path, begun_files, run_coroutine, scratch_directory
 
 __all__ = [
     "CheckpointableHandler",
@@ -140,11 +142,34 @@ def finish(result: Any) -> Any:
     return run_coroutine(all_of_it()) if hasattr(result, "__await__") else result
 
 
-def written_files(write: Callable[[CreatedDirectory], object]) -> _native.Tree:
-    """The files that `write` puts into a directory, as a tree that outlives them."""
-    with scratch_directory() as scratch:
-        finish(write(CreatedDirectory(scratch.path)))
-        return scratch.read()
+def begin(result: Any) -> Callable[[], object] | None:
+    """Runs the coroutine that a method has returned, and gives what runs the one that it gave.
+
+    None: there is nothing left to run. What belongs to the event loop of the first part, a task or
+    a future, is waited for right away, since another thread has another loop.
+    """
+    if not hasattr(result, "__await__"):
+        return None
+    import asyncio
+
+    async def first_part() -> Any:
+        awaited = await result
+        while hasattr(awaited, "__await__"):
+            has_tasks = len(asyncio.all_tasks()) > 1
+            if inspect.iscoroutine(awaited) and not has_tasks:
+                return awaited
+            awaited = await awaited
+        return None
+
+    rest = run_coroutine(first_part())
+    return None if rest is None else lambda: finish(rest)
+
+
+def written_files(
+    write: Callable[[CreatedDirectory], object],
+) -> _native.ItemContent | Callable[[], _native.ItemContent]:
+    """What a save takes of the files that `write` puts into a directory; see `begun_files`."""
+    return begun_files(lambda path: begin(write(CreatedDirectory(path))))
 
 
 def with_files(files: _native.Tree, use: Callable[[CreatedDirectory], Any]) -> Any:

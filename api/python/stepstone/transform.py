@@ -107,18 +107,48 @@ class RestoreTransform(Transform):
             raise ValueError("multi_value_fn_input_args are of no use without multi_value_fn")
 
 
-def _find_rule(rules: Mapping[str, Any], key: str) -> tuple[Any, str]:
-    """The last transform whose pattern matches, or None, and the path that it takes."""
-    found, original = None, key
-    for pattern, transform in rules.items():
-        match = re.fullmatch(pattern, key)
-        if match is None:
-            continue
-        found, original = transform, key
-        if transform.original_key is not None:
-            name = transform.original_key
-            original = match.expand(name if isinstance(name, str) else "/".join(name))
-    return found, original
+# What makes more than the text itself of a regular expression.
+_SPECIAL = re.compile(r"[\\^$.*+?()\[\]{}|]")
+
+
+class _Rules:
+    """Transforms by patterns of paths. Thousands that name one path each are looked up at once.
+
+    Parameters
+    ----------
+    transformations : dict
+        Nested or not.
+    """
+
+    def __init__(self, transformations: Any) -> None:
+        self._by_path: dict[str, tuple[int, Any]] = {}
+        self._patterns: list[tuple[int, re.Pattern[str], Any]] = []  # The last comes first.
+        rules = to_flat_dict(transformations, sep="/")
+        for number, (pattern, transform) in enumerate(rules.items()):
+            if _SPECIAL.search(pattern) is None:
+                self._by_path[pattern] = number, transform
+            else:
+                self._patterns.append((number, re.compile(pattern), transform))
+        self._patterns.reverse()
+
+    def find(self, key: str) -> tuple[Any, str]:
+        """The last transform whose pattern matches, or None, and the path that it takes."""
+        lowest, transform = self._by_path.get(key, (-1, None))
+        match = None
+        for number, pattern, each in self._patterns:
+            if number < lowest:
+                break
+            match = pattern.fullmatch(key)
+            if match is not None:
+                transform = each
+                break
+        if transform is None or transform.original_key is None:
+            return transform, key
+        name = transform.original_key
+        name = name if isinstance(name, str) else "/".join(name)
+        if match is None and "\\" in name:
+            match = re.fullmatch(re.escape(key), key)  # For the groups, of which there are none.
+        return transform, name if match is None else match.expand(name)
 
 
 def _not_found(original: str, key: str) -> ValueError:
@@ -164,10 +194,10 @@ def apply_transformations(
         return {}
     original = to_flat_dict(original_tree, sep="/")
     new = to_flat_dict(new_tree, sep="/")
-    rules = to_flat_dict(transformations, sep="/")
+    rules = _Rules(transformations)
     kept = []
     for key in new:
-        rule, original_key = _find_rule(rules, key)
+        rule, original_key = rules.find(key)
         if rule is None:
             if default_to_original and key in original:
                 new[key] = original[key]
@@ -263,13 +293,13 @@ def to_native_transforms(
     ValueError
         The checkpoint has not what a transform takes, or a function does not say what it needs.
     """
-    rules = to_flat_dict(transforms, sep="/")
+    rules = _Rules(transforms)
     source = _Source(stored)
     args_of_leaves = _args_by_key(restore_args)
     result = []
     for path, _ in flatten_nodes(item):
         key = "/".join(path_key(path))
-        rule, original_key = _find_rule(rules, key)
+        rule, original_key = rules.find(key)
         here = _Place(path_text(path))
         if rule is None:
             if default_to_original and key not in source.texts:
@@ -302,22 +332,21 @@ class _Place:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._pattern = re.sub(r"([\\^$.*+?()\[\]{}|/-])", r"\\\1", text) + r"((?:[/\[].*)?)"
 
     def fallback(self) -> _native.Transform:
-        return _native.Transform(self._pattern, use_fallback=True)
+        return _native.Transform(self.text, is_path=True, use_fallback=True)
 
     def taken_from(
         self, text: str, value_fn: Callable[[Any], Any] | None
     ) -> _native.Transform:
-        original = text.replace("$", "$$") + "$1"
-        return _native.Transform(self._pattern, original_path=original, value_fn=value_fn)
+        return _native.Transform(
+            self.text, is_path=True, original_path=text, value_fn=value_fn
+        )
 
     def computed(
         self, inputs: Sequence[str], compute: Callable[[list[Any]], Any]
     ) -> _native.Transform:
-        escaped = [text.replace("$", "$$") for text in inputs]
-        return _native.Transform(self._pattern, inputs=escaped, compute=compute)
+        return _native.Transform(self.text, is_path=True, inputs=inputs, compute=compute)
 
 
 class _Source:

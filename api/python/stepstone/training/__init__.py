@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from stepstone.training import errors, preservation_policies, save_decision_policies
+from stepstone.training import errors, pathways, preservation_policies, save_decision_policies
 from stepstone.training.checkpointer import Checkpointer
 from stepstone.training.metadata import CheckpointMetadata, RootMetadata
 
@@ -24,6 +24,7 @@ __all__ = [
     "Checkpointer",
     "RootMetadata",
     "errors",
+    "pathways",
     "preservation_policies",
     "save_decision_policies",
 ]

@@ -30,6 +30,7 @@ from stepstone.functions import (
 )
 from stepstone.logging import StandardLogger
 from stepstone.options import AsyncOptions, CheckpointManagerOptions, StorageOptions
+from stepstone.portable import ExportReport, export
 from stepstone.step import standard_name_format
 from stepstone.training import save_decision_policies
 from stepstone.training._older_names import OlderNames
@@ -354,6 +355,14 @@ class Checkpointer(OlderNames):
         return RootMetadata(
             directory=self.directory, custom_metadata=_json.loads(found) if found else {}
         )
+
+    def export(self, file: PathLike, **options: Any) -> ExportReport:
+        """Writes steps into a portable file, when the save or deletion under way has ended.
+
+        Parameters, result and errors are those of `stepstone.export`.
+        """
+        self.wait()
+        return export(self.directory, file, **options)
 
     def delete(
         self,

@@ -38,6 +38,7 @@ from stepstone.functions import (
     save_pytree,
     save_pytree_async,
 )
+from stepstone.portable import export
 from stepstone.stateful import (
     AbstractCheckpointable,
     Checkpointable,
@@ -62,6 +63,7 @@ __all__ = [
     "delete",
     "delete_async",
     "errors",
+    "export",
     "handlers",
     "is_orbax_checkpoint",
     "is_stepstone_checkpoint",
