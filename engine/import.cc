@@ -120,6 +120,8 @@ Result<ImportCounters> Store::import_steps(const Store& from, const ImportOption
                 fmt::format("step {} is in {} already: skip or overwrite it, or leave it out",
                             target(*step), directory().string()));
   }
+  // A file that is not what it seems to be is not taken as a whole. Its good steps can be, by name.
+  if (!options.steps) STEPSTONE_TRY(from.content_->check_whole());
   ImportCounters counters;
   ImportProgress progress(options.progress, total_bytes);
   for (auto& step : steps) {

@@ -35,6 +35,7 @@ class PortableStore final : public StoreContent,
   Result<std::unique_ptr<StepContent>> open_step(std::uint64_t step) override;
   std::string custom_metadata() override { return {}; }
   Result<VerifyReport> verify(const VerifyOptions& options) override;
+  Result<void> check_whole() override;
   Result<StoreUsage> usage() override;
   Result<std::shared_ptr<StoreImpl>> writable() override;
   void wait_for_background() override {}

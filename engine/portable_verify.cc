@@ -156,6 +156,12 @@ Result<VerifyReport> PortableStore::verify(const VerifyOptions& options) {
   return verifier.take();
 }
 
+Result<void> PortableStore::check_whole() {
+  return content_.verify(PortableFile::Check::kNothing).map_error([&](Error error) {
+    return at_path(std::move(error));
+  });
+}
+
 Result<StoreUsage> PortableStore::usage() {
   StoreUsage usage{.stored_bytes = content_.size_bytes()};
   std::unordered_set<std::uint64_t> counted;  // Chunks, by where they stand.

@@ -56,6 +56,8 @@ class StoreContent {
   virtual Result<std::unique_ptr<StepContent>> open_step(std::uint64_t step) = 0;
   virtual std::string custom_metadata() = 0;
   virtual Result<VerifyReport> verify(const VerifyOptions& options) = 0;
+  // What no leaf shows, such as bytes that belong to nothing, where there can be such damage.
+  virtual Result<void> check_whole() = 0;
   virtual Result<StoreUsage> usage() = 0;
   // The database to write to. kReadOnly, kClosed: there is none.
   virtual Result<std::shared_ptr<StoreImpl>> writable() = 0;

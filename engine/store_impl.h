@@ -46,6 +46,7 @@ class StoreImpl final : public StoreContent, public std::enable_shared_from_this
   Result<std::optional<StepRecord>> find_step(std::uint64_t step) override;
   Result<std::unique_ptr<StepContent>> open_step(std::uint64_t step) override;
   Result<VerifyReport> verify(const VerifyOptions& options) override;
+  Result<void> check_whole() override { return {}; }
   Result<StoreUsage> usage() override;
   Result<std::shared_ptr<StoreImpl>> writable() override;
 

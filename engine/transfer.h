@@ -105,9 +105,10 @@ struct ImportCounters {
 };
 
 // Store::import_steps: each step is committed by itself, in ascending order, with the metrics,
-// metadata and times of the original. After an error those before it are there, and nothing of the
-// one that it names; with Existing::kSkip the same call goes on from there. `from` may be this
-// store, with as_step.
+// metadata and times of the original. Without a list of steps, a portable file has to be whole,
+// down to bytes that belong to nothing; its chunks are checked as they are copied. After an error
+// the steps before it are there, and nothing of the one that it names; with Existing::kSkip the
+// same call goes on from there. `from` may be this store, with as_step.
 //
 // kNotFound: a step is not in `from`. kAlreadyExists: a step is in this store, with
 // Existing::kRefuse; nothing was copied. kInvalidArgument: as_step with several steps, or what the

@@ -189,10 +189,9 @@ TEST_F(WalkThrough, CheckpointManagerLayer) {
     ASSERT_TRUE(is_ok(mngr->wait_until_finished()));
     expect_restores_multiple(*mngr);
   }
-  const std::string command =
-      std::string(kFreshProcess) + "='" + path_.string() + "' '" +
-      std::filesystem::read_symlink("/proc/self/exe").string() +
-      "' --gtest_filter=WalkThroughAgain.RestoresInAFreshProcess";
+  const std::string command = std::string(kFreshProcess) + "='" + path_.string() + "' '" +
+                              std::filesystem::read_symlink("/proc/self/exe").string() +
+                              "' --gtest_filter=WalkThroughAgain.RestoresInAFreshProcess";
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 

@@ -11,7 +11,6 @@
 
 #include <fstream>
 #include <map>
-#include <set>
 #include <string_view>
 
 #include "engine/store.h"
@@ -29,7 +28,6 @@ using test::allocated_bytes;
 using test::Attack;
 using test::PortableParts;
 
-using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
@@ -132,22 +130,6 @@ TEST_F(HostilePortableStore, TheFileThatTheAttacksStartFromIsTaken) {
 }
 
 TEST_F(HostilePortableStore, EachAttackIsRefusedAndWritesNothing) {
-  // What is wrong with these is in no leaf that they have, so that who copies the leaves does not
-  // meet it: the copy has each of them as its hash says.
-  const std::set<std::string_view> seen_by_verification_alone = {
-      "more entries than there are",
-      "overlapping chunks",
-      "an item with another handler",
-      "an item of another size",
-      "an item and step of another size",
-      "a step of another size",
-      "a step that counts other leaves",
-      "a step of 2^60 leaves",
-      "an item of 2^60 bytes",
-      "a hole between data and records",
-      "a message between data and records",
-      "a message before the footer",
-      "a megabyte of zeros before the footer"};
   const AddressLimit limit(std::uint64_t{1} << 30);
   for (const Attack& attack : test::attacks()) {
     SCOPED_TRACE(attack.name);
@@ -164,22 +146,10 @@ TEST_F(HostilePortableStore, EachAttackIsRefusedAndWritesNothing) {
     EXPECT_THAT(verified.error().message, HasSubstr(message));
     const auto imported = import();
     EXPECT_LT(allocated_bytes() - before, kMemoryBytes);
-    EXPECT_EQ(imported.has_value(), seen_by_verification_alone.contains(attack.name));
-    if (imported) {
-      const auto leaves = testing::read_leaves(*store_, 5);
-      ASSERT_TRUE(leaves) << leaves.error().message;
-      EXPECT_EQ(*leaves, testing::Leaves(2, std::vector<std::byte>(64, std::byte{'d'})));
-      ASSERT_TRUE(store_->retire(std::vector<std::uint64_t>{5}));
-      store_->wait_for_collector();
-      files_ = files();
-    } else {
-      EXPECT_THAT(imported.error().message, HasSubstr(message));
-      EXPECT_THAT(imported.error().message, HasSubstr(file().native()));
-      EXPECT_THAT(imported.error().code,
-                  AnyOf(is_another_file ? verified.error().code : attack.expected,
-                        // Of a leaf that the tree names and the file has not.
-                        ErrorCode::kNotFound));
-    }
+    ASSERT_FALSE(imported);
+    // Of two things that are wrong it may meet the other one first.
+    EXPECT_THAT(imported.error().message, HasSubstr(file().native()));
+    EXPECT_EQ(imported.error().code, is_another_file ? verified.error().code : attack.expected);
     expect_untouched();
   }
 }

@@ -49,6 +49,7 @@ struct VerbCase {
   std::string verb() const { return line.substr(0, line.find(' ')); }
 };
 
+// NOLINTNEXTLINE(readability-identifier-naming): what GoogleTest looks for.
 void PrintTo(const VerbCase& verb, std::ostream* stream) { *stream << verb.line; }
 
 const std::vector<VerbCase>& cases() {
@@ -76,7 +77,7 @@ const std::vector<VerbCase>& cases() {
        .line_of_step_99 = "diff STORE:99 1",
        .line_for_leaves = "diff STORE:1 1",
        .line_of_damage = "diff STORE:1 2",
-       .exit_code_of_damage = 1,
+       .exit_code_of_damage = 2,
        .exit_code_of_failure = 2},
       {.line = "stats STORE 1",
        .fields = "store step item damaged_count leaves",

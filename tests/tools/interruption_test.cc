@@ -220,6 +220,7 @@ struct InterruptedVerb {
   bool has_retired = false;  // Steps 1 and 2 of WORK are retired, but not yet collected.
 };
 
+// NOLINTNEXTLINE(readability-identifier-naming): what GoogleTest looks for.
 void PrintTo(const InterruptedVerb& verb, std::ostream* stream) { *stream << verb.line; }
 
 const std::vector<std::vector<std::uint64_t>> kPrefixes = {

@@ -40,7 +40,8 @@ class SelectionTest : public TemporaryDirectoryTest {
   // The paths of an item of step 1.
   std::vector<std::string> leaves_of(const std::string& store, const std::string& item) const {
     std::vector<std::string> paths;
-    for (const json& leaf : answer_of({"show", store, "1", "--item", item})["leaves"]) {
+    const json shown = answer_of({"show", store, "1", "--item", item});
+    for (const json& leaf : shown["leaves"]) {
       paths.push_back(leaf["path"]);
     }
     return paths;
