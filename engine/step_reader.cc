@@ -101,10 +101,14 @@ Result<void> StepReaderImpl::hold_files() const {
   options.fill_cache = false;
   const std::unique_ptr<rocksdb::Iterator> entries(
       store_->database().NewIterator(options, family()));
-  for (const rocksdb::LiveFileMetaData& file : files) entries->Seek(file.smallestkey);
-  if (entries->status().ok()) return {};
-  return tl::unexpected<Error>(
-      with_context(to_read_error(entries->status()), step_name(record_.save.step)));
+  for (const rocksdb::LiveFileMetaData& file : files) {
+    entries->Seek(file.smallestkey);  // Forgets what the last one met.
+    // Damage does not close a file. Whoever reads what is damaged can name it, and reads the rest.
+    if (entries->status().ok() || entries->status().IsCorruption()) continue;
+    return tl::unexpected<Error>(
+        with_context(to_read_error(entries->status()), step_name(record_.save.step)));
+  }
+  return {};
 }
 
 Result<ItemRecord> StepReaderImpl::read_item(std::string_view item, const LeafPath& below) const {

@@ -341,7 +341,8 @@ class StepReader {
   // Opens all files that hold the step, so that they stay readable for as long as the Store is
   // there, even when another process, which writes to the store, retires the step and deletes them.
   // A Store that is open for writing needs it not. kNotFound: some are gone already, and the step
-  // with them. kIo.
+  // with them. kCorrupt: they are gone, and the step is not. kIo. Other damage is left to whoever
+  // reads what is damaged.
   Result<void> hold_files() const;
 
   // With the structure of the whole item, or of the node at `below` alone; kNotFound: it has none.

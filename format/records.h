@@ -17,11 +17,11 @@
 #include <string_view>
 #include <vector>
 
-#include "format/dtype.h"
-#include "format/error.h"
-#include "format/hash.h"
-#include "format/keys.h"
-#include "format/tree_structure.h"
+#include "dtype.h"
+#include "error.h"
+#include "hash.h"
+#include "keys.h"
+#include "tree_structure.h"
 
 namespace stepstone {
 

@@ -1,5 +1,6 @@
 #include "api/checkpoint_manager.h"
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <utility>
@@ -55,6 +56,21 @@ TEST_F(CheckpointManagerTest, ANewRunHasNoSteps) {
   EXPECT_TRUE(fails(manager->restore(std::nullopt), ErrorCode::kNotFound, {path().string()}));
   EXPECT_TRUE(fails(manager->restore(3), ErrorCode::kNotFound, {"step 3"}));
   EXPECT_TRUE(is_ok(manager->wait_until_finished()));
+}
+
+TEST_F(CheckpointManagerTest, TellsHowFarASaveIs) {
+  std::vector<std::uint64_t> done;
+  std::uint64_t total = 0;
+  const auto manager = open({.progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
+    done.push_back(done_bytes);
+    total = total_bytes;
+  }});
+  ASSERT_TRUE(is_ok(manager->save(1, large_save())));
+  ASSERT_TRUE(is_ok(manager->wait_until_finished()));
+  ASSERT_FALSE(done.empty());
+  EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+  EXPECT_GE(total, 4 * kMiB);
+  EXPECT_EQ(done.back(), total);
 }
 
 TEST_F(CheckpointManagerTest, KeepsTheNewestStepsOfTheInterval) {

@@ -53,6 +53,20 @@ TEST_F(CheckpointerTest, SavesIntoAnEmptyDirectoryThatIsThere) {
   EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
 }
 
+TEST_F(CheckpointerTest, TellsHowFarASaveIs) {
+  std::uint64_t done = 0;
+  std::uint64_t total = 0;
+  ASSERT_TRUE(is_ok(
+      checkpointer_.save(at("c"), args::StandardSave(testing::new_bytes(4 << 20)),
+                         {.progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
+                           EXPECT_GE(done_bytes, done);
+                           done = done_bytes;
+                           total = total_bytes;
+                         }})));
+  EXPECT_GE(total, std::uint64_t{4} << 20);
+  EXPECT_EQ(done, total);
+}
+
 TEST_F(CheckpointerTest, WithoutForceKeepsWhatIsThere) {
   ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
   EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(tree_of(2))),

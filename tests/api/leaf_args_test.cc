@@ -531,6 +531,29 @@ TEST_F(LeafArgsTest, TransformsRenameFillComputeAndDrop) {
   EXPECT_EQ(*restore(args), Tree::dict({{"name", "net"}, {"sum", 1.25}}));
 }
 
+// A path stands for itself and all that is below it, whatever is special in it to an expression; of
+// the transforms that match, the first decides.
+TEST_F(LeafArgsTest, TransformsOfPathsRenameWhatStandsBelow) {
+  ASSERT_TRUE(is_ok(save(Tree::dict(
+      {{"a.c", Tree::dict({{"x", 1}, {"y", Tree::dict({{"z", 2}})}})}, {"abc", 3}, {"abcd", 4}}))));
+  args::PyTreeRestore args(
+      Tree::dict({{"new", Tree::dict({{"x", 0}, {"y", Tree::dict({{"z", 0}})}})}, {"newer", 0}}));
+  args.transforms = {{.pattern = "new", .is_path = true, .original_path = "a.c"},
+                     {.pattern = "new/x", .is_path = true, .original_path = "abcd"},
+                     {.pattern = "new.*", .original_path = "abc"}};
+  EXPECT_EQ(
+      *restore(args),
+      Tree::dict({{"new", Tree::dict({{"x", 1}, {"y", Tree::dict({{"z", 2}})}})}, {"newer", 3}}));
+  std::swap(args.transforms[0], args.transforms[1]);
+  EXPECT_EQ(
+      *restore(args),
+      Tree::dict({{"new", Tree::dict({{"x", 4}, {"y", Tree::dict({{"z", 2}})}})}, {"newer", 3}}));
+  std::swap(args.transforms[0], args.transforms[2]);
+  EXPECT_EQ(
+      *restore(args),
+      Tree::dict({{"new", Tree::dict({{"x", 3}, {"y", Tree::dict({{"z", 3}})}})}, {"newer", 3}}));
+}
+
 TEST_F(LeafArgsTest, TransformsThatMakeNoSenseAreRefused) {
   ASSERT_TRUE(is_ok(save(params())));
   const auto with = [&](Transform transform, Tree target = Tree::dict({{"name", ""}})) {

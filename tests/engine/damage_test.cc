@@ -116,6 +116,31 @@ TEST(Damage, AFlippedByteInAChunkHurtsOnlyItsLeaf) {
   EXPECT_TRUE(read_array(*reader, "state", 2));
 }
 
+// The first block of a file is what holding it reads: damage there is the leaf's, not the step's.
+TEST(Damage, AFlippedByteInAFilesFirstBlockHurtsOnlyItsLeafWhenFilesAreHeld) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "run";
+  const std::vector<std::size_t> sizes = {300000, 300000};
+  { ASSERT_TRUE(save_arrays(**Store::open(path, {.create_if_missing = true}), 7, 1, sizes)); }
+  std::filesystem::path largest;
+  for (const auto& table : tables(path)) {
+    if (largest.empty() ||
+        std::filesystem::file_size(table) > std::filesystem::file_size(largest)) {
+      largest = table;
+    }
+  }
+  flip_byte(largest, 1000);
+  const auto store = *Store::open(path, {.read_only = true});
+  const auto reader = *store->read_step(7);
+  const Result<void> held = reader->hold_files();
+  EXPECT_TRUE(held) << held.error().message;
+  const auto damaged = read_array(*reader, "state", 0);
+  ASSERT_FALSE(damaged);
+  EXPECT_EQ(damaged.error().code, ErrorCode::kCorrupt);
+  EXPECT_NE(damaged.error().message.find("leaf '0'"), std::string::npos) << damaged.error().message;
+  EXPECT_TRUE(read_array(*reader, "state", 1));
+}
+
 TEST(Damage, ASegmentThatIsGoneIsNamedAndTheOtherStepsAreRead) {
   const TemporaryDirectory directory;
   const std::filesystem::path path = directory.path() / "run";

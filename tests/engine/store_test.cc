@@ -5,9 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <iterator>
 #include <random>
+#include <set>
 
 #include "format/limits.h"
 #include "tests/support/engine_steps.h"
@@ -617,6 +620,39 @@ TEST_F(StoreTest, AStepWhoseFilesAreHeldOutlivesThem) {
   ASSERT_FALSE(too_late) << "without it, the files are gone";
   EXPECT_EQ(too_late.error().code, ErrorCode::kNotFound);
   EXPECT_THAT(too_late.error().message, HasSubstr("step 8"));
+}
+
+// Whichever of its files is missing.
+TEST_F(StoreTest, AStepThatLacksAFileIsNotHeld) {
+  const auto tables = [&] {
+    std::set<std::filesystem::path> paths;
+    for (const auto& entry : std::filesystem::directory_iterator(path())) {
+      if (entry.path().extension() == ".sst") paths.insert(entry.path());
+    }
+    return paths;
+  };
+  std::set<std::filesystem::path> files;  // Of step 8.
+  {
+    const auto writer = open();
+    for (std::uint64_t step = 0; step < 40; ++step) {
+      const std::set<std::filesystem::path> before = tables();
+      ASSERT_TRUE(save_arrays(*writer, step, 1, kLarge));
+      if (step == 8)
+        std::ranges::set_difference(tables(), before, std::inserter(files, files.end()));
+    }
+  }
+  ASSERT_GT(files.size(), 1U);
+  for (const std::filesystem::path& file : files) {
+    const auto reader = open({.read_only = true});
+    const auto step = *reader->read_step(8);
+    const std::filesystem::path elsewhere = file.string() + ".away";
+    std::filesystem::rename(file, elsewhere);
+    const auto held = step->hold_files();
+    std::filesystem::rename(elsewhere, file);
+    ASSERT_FALSE(held) << file;
+    EXPECT_EQ(held.error().code, ErrorCode::kCorrupt) << held.error().message;
+    EXPECT_TRUE((*reader->read_step(8))->hold_files());
+  }
 }
 
 }  // namespace

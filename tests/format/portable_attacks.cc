@@ -317,6 +317,8 @@ const std::vector<Attack>& attacks() {
          p->b.stored_sizes = {60};
          p->b.bases = {{.chunk = 0, .save = {4, 1}, .stored_size = 64}};
        }},
+      {"padding between its chunks", "a leaf with padding between its chunks",
+       [](PortableParts* p) { p->b.alignment_bytes = 64; }},
       {"a codec that it is not in", "encoded chunk: impossible element size",
        [](PortableParts* p) {
          p->b.codecs = {Codec::kPlanes};
