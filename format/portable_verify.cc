@@ -13,7 +13,7 @@ namespace {
 using portable::Place;
 using portable::Tree;
 
-tl::unexpected<Error> corrupt(std::string_view what) {
+tl::unexpected<Error> corrupt_content(std::string_view what) {
   return fail(ErrorCode::kCorrupt, "portable file: " + std::string(what));
 }
 
@@ -99,7 +99,7 @@ Result<void> PortableVerification::note_pages() {
     }));
     const portable::Root& root = file_.root(tree);
     if (count != root.entry_count)
-      return corrupt("its footer counts other entries than its index has");
+      return corrupt_content("its footer counts other entries than its index has");
     if (count != 0) STEPSTONE_TRY(note_page(tree, root.level, root.place));
   }
   return {};
@@ -113,14 +113,16 @@ Result<void> PortableVerification::check_steps() {
       size_bytes += item.size_bytes;
     }
     if (size_bytes != step.size_bytes) {
-      return corrupt("step " + std::to_string(step.save.step) + " has another size than its items");
+      return corrupt_content("step " + std::to_string(step.save.step) +
+                             " has another size than its items");
     }
     item_count_ += step.items.size();
     return {};
   }));
-  if (item_count_ != file_.root(Tree::kItems).entry_count) return corrupt("items without a step");
+  if (item_count_ != file_.root(Tree::kItems).entry_count)
+    return corrupt_content("items without a step");
   if (leaf_count_ != file_.root(Tree::kLeaves).entry_count)
-    return corrupt("leaves without an item");
+    return corrupt_content("leaves without an item");
   return {};
 }
 
@@ -132,7 +134,7 @@ Result<void> PortableVerification::check_item(std::uint64_t step, const ItemSumm
       "step " + std::to_string(step) + ", item '" + printable(summary.name) + "'";
   if (item.handler != summary.handler || item.leaf_count != summary.leaf_count ||
       item.size_bytes != summary.size_bytes) {
-    return corrupt(name + " is not what its step says");
+    return corrupt_content(name + " is not what its step says");
   }
   // The paths of a structure are distinct: if each is found and the counts agree, there is no
   // other.
@@ -144,7 +146,8 @@ Result<void> PortableVerification::check_item(std::uint64_t step, const ItemSumm
     return {};
   };
   STEPSTONE_TRY(visit(item.structure, {.enter = {}, .leaf = find_leaf, .leave = {}}));
-  if (size_bytes != item.size_bytes) return corrupt(name + " has another size than its leaves");
+  if (size_bytes != item.size_bytes)
+    return corrupt_content(name + " has another size than its leaves");
   leaf_count_ += item.leaf_count;
   return {};
 }
@@ -162,7 +165,7 @@ Result<void> PortableVerification::check_leaves() {
                       }
                       if (record.inline_bytes && record.chunk_count() == 1 &&
                           hash128(*record.inline_bytes) != record.hashes[0]) {
-                        return corrupt("a leaf in its record does not match its hash");
+                        return corrupt_content("a leaf in its record does not match its hash");
                       }
                       return {};
                     });
@@ -202,17 +205,17 @@ Result<void> PortableVerification::check_pieces() {
 }
 
 Result<void> PortableVerification::check_padding(std::uint64_t begin, std::uint64_t end) {
-  if (begin > end) return corrupt("things overlap at byte " + std::to_string(end));
+  if (begin > end) return corrupt_content("things overlap at byte " + std::to_string(end));
   if (end - begin >= portable::kBigLeafAlignment) {
-    return corrupt("nothing leads to what begins at byte " + std::to_string(begin));
+    return corrupt_content("nothing leads to what begins at byte " + std::to_string(begin));
   }
   std::array<std::byte, portable::kBigLeafAlignment> padding;
   const std::span<std::byte> bytes(padding.data(), end - begin);
   STEPSTONE_TRY(file_.read_at(begin, bytes));
   for (const std::byte byte : bytes) {
     if (byte != std::byte{0}) {
-      return corrupt("bytes that are not zero between things, from byte " + std::to_string(begin) +
-                     " on");
+      return corrupt_content("bytes that are not zero between things, from byte " +
+                             std::to_string(begin) + " on");
     }
   }
   return {};

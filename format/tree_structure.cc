@@ -28,7 +28,7 @@ bool may_label(NodeKind parent, PathComponent::Kind label) {
   }
 }
 
-tl::unexpected<Error> corrupt(std::string_view what) {
+tl::unexpected<Error> corrupt_tree(std::string_view what) {
   return fail(ErrorCode::kCorrupt, "tree structure: " + std::string(what));
 }
 
@@ -89,15 +89,16 @@ class Walk {
         next_node_ == structure_.kinds.size() && next_count_ == structure_.child_counts.size() &&
         next_type_ == structure_.type_indices.size() &&
         structure_.type_names.size() <= structure_.type_indices.size() && labels_.empty();
-    if (!is_used_up) return corrupt("there is more than the tree needs");
+    if (!is_used_up) return corrupt_tree("there is more than the tree needs");
     return {};
   }
 
  private:
   Result<void> enter_node(const PathComponent* label) {
-    if (next_node_ == structure_.kinds.size()) return corrupt("a node is missing");
+    if (next_node_ == structure_.kinds.size()) return corrupt_tree("a node is missing");
     const NodeKind kind = structure_.kinds[next_node_++];
-    if (kind < NodeKind::kLeaf || kind > NodeKind::kCustom) return corrupt("unknown kind of node");
+    if (kind < NodeKind::kLeaf || kind > NodeKind::kCustom)
+      return corrupt_tree("unknown kind of node");
     if (path_.size() + 1 > limits::kEncodedPathSizeBytesMax) {
       return fail(ErrorCode::kLimit, "leaf path '" + printable(path_.substr(0, 64)) +
                                          "…' is over the limit of encoded bytes");
@@ -112,13 +113,15 @@ class Walk {
       return fail(ErrorCode::kLimit, "the tree is nested deeper than the limit of " +
                                          std::to_string(limits::kDepthMax));
     }
-    if (next_count_ == structure_.child_counts.size()) return corrupt("a child count is missing");
+    if (next_count_ == structure_.child_counts.size())
+      return corrupt_tree("a child count is missing");
     const std::uint32_t child_count = structure_.child_counts[next_count_++];
     std::string_view type_name;
     if (has_type_name(kind)) {
-      if (next_type_ == structure_.type_indices.size()) return corrupt("a type name is missing");
+      if (next_type_ == structure_.type_indices.size())
+        return corrupt_tree("a type name is missing");
       const std::uint32_t type = structure_.type_indices[next_type_++];
-      if (type >= structure_.type_names.size()) return corrupt("a type name is missing");
+      if (type >= structure_.type_names.size()) return corrupt_tree("a type name is missing");
       type_name = structure_.type_names[type];
       if (type_name.size() > limits::kNameSizeBytesMax) {
         return fail(ErrorCode::kLimit, "a type name is over the limit of 4096 bytes");
@@ -133,10 +136,11 @@ class Walk {
     if (!has_labels(parent.kind)) return PathComponent::index(parent.next_child);
     const std::string_view before = labels_;
     PathComponent label = STEPSTONE_TRY(take_component(&labels_));
-    if (!may_label(parent.kind, label.kind)) return corrupt("a child has the wrong kind of label");
+    if (!may_label(parent.kind, label.kind))
+      return corrupt_tree("a child has the wrong kind of label");
     const std::string_view encoded = before.substr(0, before.size() - labels_.size());
     if (!visitor_.is_checked && !parent.labels.insert(encoded)) {
-      return corrupt("two children have the same label '" + printable(label.name) + "'");
+      return corrupt_tree("two children have the same label '" + printable(label.name) + "'");
     }
     return label;
   }
@@ -186,7 +190,7 @@ class Skim {
     part.labels = begin.labels_.substr(0, begin.labels_.size() - labels_.size());
     std::unordered_map<std::uint32_t, std::uint32_t> numbers;
     for (std::uint32_t& type : part.type_indices) {
-      if (type >= structure_.type_names.size()) return corrupt("a type name is missing");
+      if (type >= structure_.type_names.size()) return corrupt_tree("a type name is missing");
       const auto [entry, is_new] =
           numbers.emplace(type, static_cast<std::uint32_t>(part.type_names.size()));
       if (is_new) part.type_names.push_back(structure_.type_names[type]);
@@ -201,7 +205,7 @@ class Skim {
     std::uint32_t children_left = 0;
   };
 
-  static tl::unexpected<Error> cut_off() { return corrupt("a node is missing"); }
+  static tl::unexpected<Error> cut_off() { return corrupt_tree("a node is missing"); }
 
   template <typename T>
   static std::vector<T> slice(const std::vector<T>& all, std::size_t begin, std::size_t end) {

@@ -215,7 +215,7 @@ struct ByteRange {
         size(static_cast<std::size_t>((range.count * bits + 7) / 8)) {}
 };
 
-struct Plan {
+struct DifferencePlan {
   std::optional<ElementComparer> comparer;  // Of numbers.
   std::uint64_t element_count = 1;
 };
@@ -232,7 +232,7 @@ bool are_comparable(const LeafRecord& a, const LeafRecord& b) {
 LeafDifferences compare_leaves(const ItemOfStep& a, const ItemOfStep& b,
                                std::span<const LeafPair> pairs, const DifferenceOptions& options) {
   LeafDifferences result;
-  std::vector<Plan> plans(pairs.size());
+  std::vector<DifferencePlan> plans(pairs.size());
   std::vector<Range> ranges;
   std::vector<PieceDifference> sums(pairs.size());
   for (std::size_t i = 0; i < pairs.size(); ++i) {

@@ -20,10 +20,9 @@ using testing::array_of;
 using testing::fails;
 using testing::FileSizeLimit;
 using testing::is_ok;
+using testing::kMiB;
 
 using Steps = std::vector<std::uint64_t>;
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 class Gate {
  public:

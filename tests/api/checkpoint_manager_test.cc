@@ -19,10 +19,9 @@ using testing::array_of;
 using testing::fails;
 using testing::FileSizeLimit;
 using testing::is_ok;
+using testing::kMiB;
 
 using Steps = std::vector<std::uint64_t>;
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 // Says which step it is.
 Tree tree_of(std::uint64_t step) {
@@ -33,7 +32,7 @@ args::StandardSave save_of(std::uint64_t step) { return args::StandardSave(tree_
 
 // Too large to be saved under a FileSizeLimit of one MiB, and like no other such save, so that no
 // step has what it could share.
-args::StandardSave large_save() { return args::StandardSave(testing::new_bytes(4 * kMiB)); }
+args::StandardSave overlarge_save() { return args::StandardSave(testing::new_bytes(4 * kMiB)); }
 
 class CheckpointManagerTest : public ::testing::Test {
  protected:
@@ -65,7 +64,7 @@ TEST_F(CheckpointManagerTest, TellsHowFarASaveIs) {
     done.push_back(done_bytes);
     total = total_bytes;
   }});
-  ASSERT_TRUE(is_ok(manager->save(1, large_save())));
+  ASSERT_TRUE(is_ok(manager->save(1, overlarge_save())));
   ASSERT_TRUE(is_ok(manager->wait_until_finished()));
   ASSERT_FALSE(done.empty());
   EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
@@ -179,7 +178,7 @@ TEST_F(CheckpointManagerTest, ASynchronousSaveIsThereWhenItReturns) {
   EXPECT_FALSE(manager->is_saving_in_progress());
   EXPECT_EQ(manager->all_steps(), Steps{1});
   const FileSizeLimit limit(kMiB);
-  EXPECT_TRUE(fails(manager->save(2, large_save()), ErrorCode::kNoSpace, {"step 2"}));
+  EXPECT_TRUE(fails(manager->save(2, overlarge_save()), ErrorCode::kNoSpace, {"step 2"}));
   EXPECT_TRUE(is_ok(manager->check_for_errors())) << "it was reported already";
 }
 
@@ -199,32 +198,32 @@ TEST_F(CheckpointManagerTest, ABackgroundErrorIsReportedExactlyOnce) {
   {
     const FileSizeLimit limit(kMiB);
     // By wait_until_finished().
-    ASSERT_TRUE(*manager->save(2, large_save()));
+    ASSERT_TRUE(*manager->save(2, overlarge_save()));
     EXPECT_TRUE(fails(manager->wait_until_finished(), ErrorCode::kNoSpace, {"step 2"}));
     EXPECT_TRUE(is_ok(manager->wait_until_finished()));
     EXPECT_TRUE(is_ok(manager->check_for_errors()));
 
     // By check_for_errors(); restore() waits, and leaves the error for it.
-    ASSERT_TRUE(*manager->save(3, large_save()));
+    ASSERT_TRUE(*manager->save(3, overlarge_save()));
     EXPECT_TRUE(is_ok(manager->restore(1)));
     EXPECT_FALSE(manager->is_saving_in_progress());
     EXPECT_TRUE(fails(manager->check_for_errors(), ErrorCode::kNoSpace, {"step 3"}));
     EXPECT_TRUE(is_ok(manager->check_for_errors()));
 
     // By the next save, which does not begin.
-    ASSERT_TRUE(*manager->save(4, large_save()));
+    ASSERT_TRUE(*manager->save(4, overlarge_save()));
     EXPECT_TRUE(fails(manager->save(5, save_of(5)), ErrorCode::kNoSpace, {"step 4"}));
     EXPECT_TRUE(is_ok(manager->wait_until_finished()));
   }
   EXPECT_EQ(manager->all_steps(), Steps{1});
   EXPECT_EQ(*manager->restore(1), tree_of(1));
-  ASSERT_TRUE(*manager->save(6, large_save())) << "the store still works";
+  ASSERT_TRUE(*manager->save(6, overlarge_save())) << "the store still works";
   ASSERT_TRUE(is_ok(manager->wait_until_finished()));
   EXPECT_EQ(manager->all_steps(), (Steps{1, 6}));
 
   // By close().
   const FileSizeLimit limit(kMiB);
-  ASSERT_TRUE(*manager->save(7, large_save()));
+  ASSERT_TRUE(*manager->save(7, overlarge_save()));
   EXPECT_TRUE(fails(manager->close(), ErrorCode::kNoSpace, {"step 7"}));
   EXPECT_TRUE(is_ok(manager->close()));
 }
@@ -235,7 +234,7 @@ TEST_F(CheckpointManagerTest, AFailedSaveRetiresNothing) {
   ASSERT_TRUE(is_ok(manager->wait_until_finished()));
   {
     const FileSizeLimit limit(kMiB);
-    ASSERT_TRUE(*manager->save(2, large_save()));
+    ASSERT_TRUE(*manager->save(2, overlarge_save()));
     EXPECT_TRUE(fails(manager->wait_until_finished(), ErrorCode::kNoSpace));
   }
   EXPECT_EQ(manager->all_steps(), Steps{1});
@@ -246,7 +245,7 @@ TEST_F(CheckpointManagerTest, TheDestructorShowsAnErrorThatNobodySaw) {
   {
     const auto manager = open();
     const FileSizeLimit limit(kMiB);
-    ASSERT_TRUE(*manager->save(1, large_save()));
+    ASSERT_TRUE(*manager->save(1, overlarge_save()));
     EXPECT_TRUE(fails(manager->restore(1), ErrorCode::kNotFound)) << "waits for the failure";
   }
   const std::string shown = ::testing::internal::GetCapturedStderr();
@@ -491,7 +490,7 @@ TEST_F(CheckpointManagerTest, OldStepsAreCompressedInTheBackground) {
   // Step 2 shares nearly all of step 1, which is left alone because of that; a third that shares
   // nothing sets both free.
   const auto manager = open(options);
-  ASSERT_TRUE(is_ok(manager->save(3, large_save())));
+  ASSERT_TRUE(is_ok(manager->save(3, overlarge_save())));
   ASSERT_TRUE(is_ok(manager->wait_until_finished()));
   // A bound only for the case that it never happens.
   const auto bound = std::chrono::steady_clock::now() + std::chrono::minutes(2);

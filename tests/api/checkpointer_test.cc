@@ -13,7 +13,7 @@ using testing::array_of;
 using testing::fails;
 using testing::is_ok;
 
-Tree tree_of(float value) {
+Tree weights_of(float value) {
   return Tree::dict({{"w", array_of<float>({value, 2, 3})}, {"step", 7}});
 }
 
@@ -26,31 +26,31 @@ class CheckpointerTest : public ::testing::Test {
 };
 
 TEST_F(CheckpointerTest, SavesAndRestores) {
-  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(1)))));
   const auto restored = checkpointer_.restore(at("c"));
   ASSERT_TRUE(is_ok(restored));
-  EXPECT_EQ(*restored, tree_of(1));
+  EXPECT_EQ(*restored, weights_of(1));
 }
 
 TEST_F(CheckpointerTest, CreatesTheDirectoriesAbove) {
   const auto path = at("runs") / "7" / "final";
-  ASSERT_TRUE(is_ok(checkpointer_.save(path, args::StandardSave(tree_of(1)))));
+  ASSERT_TRUE(is_ok(checkpointer_.save(path, args::StandardSave(weights_of(1)))));
   EXPECT_TRUE(is_ok(checkpointer_.restore(path)));
 }
 
 TEST_F(CheckpointerTest, ASlashAtTheEndOfThePathMeansTheSamePlace) {
   const std::filesystem::path with_slash = at("c").string() + "/";
-  ASSERT_TRUE(is_ok(checkpointer_.save(with_slash, args::StandardSave(tree_of(1)))));
+  ASSERT_TRUE(is_ok(checkpointer_.save(with_slash, args::StandardSave(weights_of(1)))));
   EXPECT_TRUE(is_ok(checkpointer_.restore(at("c"))));
   EXPECT_TRUE(is_ok(checkpointer_.restore(with_slash)));
-  EXPECT_TRUE(fails(checkpointer_.save(with_slash, args::StandardSave(tree_of(2))),
+  EXPECT_TRUE(fails(checkpointer_.save(with_slash, args::StandardSave(weights_of(2))),
                     ErrorCode::kAlreadyExists));
 }
 
 TEST_F(CheckpointerTest, SavesIntoAnEmptyDirectoryThatIsThere) {
   std::filesystem::create_directory(at("c"));
-  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
-  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(1)))));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), weights_of(1));
 }
 
 TEST_F(CheckpointerTest, TellsHowFarASaveIs) {
@@ -68,17 +68,17 @@ TEST_F(CheckpointerTest, TellsHowFarASaveIs) {
 }
 
 TEST_F(CheckpointerTest, WithoutForceKeepsWhatIsThere) {
-  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
-  EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(tree_of(2))),
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(1)))));
+  EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(weights_of(2))),
                     ErrorCode::kAlreadyExists, {at("c").string(), "force"}));
-  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), weights_of(1));
 }
 
 TEST_F(CheckpointerTest, ForceReplacesWhatIsThereAndWorksWhereNothingIs) {
   for (const float value : {1.0F, 2.0F, 3.0F}) {
     ASSERT_TRUE(
-        is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(value)), {.force = true})));
-    EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(value));
+        is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(value)), {.force = true})));
+    EXPECT_EQ(*checkpointer_.restore(at("c")), weights_of(value));
   }
   const Tree other = Tree::list({1, 2});
   ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(other), {.force = true})));
@@ -86,7 +86,7 @@ TEST_F(CheckpointerTest, ForceReplacesWhatIsThereAndWorksWhereNothingIs) {
 }
 
 TEST_F(CheckpointerTest, AFailedSaveKeepsWhatIsThere) {
-  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(1)))));
   EXPECT_TRUE(
       fails(checkpointer_.save(at("c"), args::StandardSave(AbstractArray{DType::kInt8, {2}}),
                                {.force = true}),
@@ -97,9 +97,10 @@ TEST_F(CheckpointerTest, AFailedSaveKeepsWhatIsThere) {
     EXPECT_TRUE(fails(checkpointer_.save(at("c"), args::StandardSave(large), {.force = true}),
                       ErrorCode::kNoSpace, {"step 0"}));
   }
-  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(1));
-  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(2)), {.force = true})));
-  EXPECT_EQ(*checkpointer_.restore(at("c")), tree_of(2));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), weights_of(1));
+  ASSERT_TRUE(
+      is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(2)), {.force = true})));
+  EXPECT_EQ(*checkpointer_.restore(at("c")), weights_of(2));
 }
 
 TEST_F(CheckpointerTest, ATreeThatCannotBeSavedCreatesNothing) {
@@ -121,10 +122,10 @@ TEST_F(CheckpointerTest, WhatIsNoCheckpointIsLeftAlone) {
   std::ofstream(at("folder") / "notes.txt") << "text";
   for (const bool force : {false, true}) {
     EXPECT_TRUE(
-        fails(checkpointer_.save(at("file"), args::StandardSave(tree_of(1)), {.force = force}),
+        fails(checkpointer_.save(at("file"), args::StandardSave(weights_of(1)), {.force = force}),
               ErrorCode::kInvalidArgument, {at("file").string(), "file"}));
     EXPECT_TRUE(
-        fails(checkpointer_.save(at("folder"), args::StandardSave(tree_of(1)), {.force = force}),
+        fails(checkpointer_.save(at("folder"), args::StandardSave(weights_of(1)), {.force = force}),
               ErrorCode::kInvalidArgument, {at("folder").string(), "notes.txt"}));
   }
   EXPECT_TRUE(fails(checkpointer_.restore(at("file")), ErrorCode::kInvalidArgument, {"file"}));
@@ -137,16 +138,16 @@ TEST_F(CheckpointerTest, LeavesARunOfStepsToTheManager) {
   {
     const auto manager = CheckpointManager::open(at("run"));
     ASSERT_TRUE(is_ok(manager));
-    ASSERT_TRUE(is_ok((*manager)->save(3, args::StandardSave(tree_of(3)))));
-    ASSERT_TRUE(is_ok((*manager)->save(4, args::StandardSave(tree_of(4)))));
+    ASSERT_TRUE(is_ok((*manager)->save(3, args::StandardSave(weights_of(3)))));
+    ASSERT_TRUE(is_ok((*manager)->save(4, args::StandardSave(weights_of(4)))));
     ASSERT_TRUE(is_ok((*manager)->wait_until_finished()));
-    EXPECT_TRUE(fails(checkpointer_.save(at("run"), args::StandardSave(tree_of(1))),
+    EXPECT_TRUE(fails(checkpointer_.save(at("run"), args::StandardSave(weights_of(1))),
                       ErrorCode::kInvalidArgument, {at("run").string(), "CheckpointManager"}))
         << "also while it is open in this process";
   }
   for (const bool force : {false, true}) {
     EXPECT_TRUE(
-        fails(checkpointer_.save(at("run"), args::StandardSave(tree_of(1)), {.force = force}),
+        fails(checkpointer_.save(at("run"), args::StandardSave(weights_of(1)), {.force = force}),
               ErrorCode::kInvalidArgument, {at("run").string(), "CheckpointManager"}));
   }
   EXPECT_TRUE(fails(checkpointer_.restore(at("run")), ErrorCode::kInvalidArgument,
@@ -154,7 +155,7 @@ TEST_F(CheckpointerTest, LeavesARunOfStepsToTheManager) {
   const auto manager = CheckpointManager::open(at("run"));
   ASSERT_TRUE(is_ok(manager));
   EXPECT_EQ((*manager)->all_steps(), (std::vector<std::uint64_t>{3, 4}));
-  EXPECT_EQ(*(*manager)->restore(3), tree_of(3));
+  EXPECT_EQ(*(*manager)->restore(3), weights_of(3));
 }
 
 TEST_F(CheckpointerTest, AStoreWithoutACheckpointIsNotFound) {
@@ -163,7 +164,7 @@ TEST_F(CheckpointerTest, AStoreWithoutACheckpointIsNotFound) {
 }
 
 TEST_F(CheckpointerTest, RestoresIntoATarget) {
-  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(tree_of(1)))));
+  ASSERT_TRUE(is_ok(checkpointer_.save(at("c"), args::StandardSave(weights_of(1)))));
   const Tree target = Tree::dict({{"step", 0.0}, {"w", AbstractArray{DType::kBfloat16, {3}}}});
   const auto restored = checkpointer_.restore(at("c"), args::StandardRestore(target));
   ASSERT_TRUE(is_ok(restored));

@@ -18,7 +18,7 @@ using testing::array_of;
 using testing::fails;
 using testing::is_ok;
 
-Tree tree_of(float value) { return Tree::dict({{"w", array_of<float>({value, 2})}, {"n", 7}}); }
+Tree tree_with(float value) { return Tree::dict({{"w", array_of<float>({value, 2})}, {"n", 7}}); }
 
 class CheckpointersTest : public ::testing::Test {
  protected:
@@ -30,7 +30,7 @@ class CheckpointersTest : public ::testing::Test {
     ASSERT_TRUE(is_ok(manager));
     for (const std::uint64_t step : {3U, 4U}) {
       ASSERT_TRUE(
-          is_ok((*manager)->save(step, args::StandardSave(tree_of(static_cast<float>(step))))));
+          is_ok((*manager)->save(step, args::StandardSave(tree_with(static_cast<float>(step))))));
     }
     ASSERT_TRUE(is_ok((*manager)->close()));
   }
@@ -39,7 +39,7 @@ class CheckpointersTest : public ::testing::Test {
 };
 
 // A gate that a background part waits at until it is opened.
-class Gate {
+class SaveGate {
  public:
   void open() {
     {
@@ -60,7 +60,7 @@ class Gate {
 };
 
 struct GatedSave {
-  std::shared_ptr<Gate> gate;
+  std::shared_ptr<SaveGate> gate;
   bool fails = false;
 };
 struct GatedRestore {
@@ -83,7 +83,7 @@ class GatedHandler final : public AsyncCheckpointHandler<GatedSave, GatedRestore
 
 TEST_F(CheckpointersTest, AnAsynchronousSaveCopiesWhatItsCallerMayChange) {
   std::vector<float> weights = {1, 2, 3};
-  auto gate = std::make_shared<Gate>();
+  auto gate = std::make_shared<SaveGate>();
   HandlerRegistry registry = HandlerRegistry::defaults();
   ASSERT_TRUE(is_ok(registry.add(GatedHandler())));
   AsyncCheckpointer checkpointer(registry);
@@ -106,7 +106,7 @@ TEST_F(CheckpointersTest, AnAsynchronousSaveCopiesWhatItsCallerMayChange) {
 }
 
 TEST_F(CheckpointersTest, AFailedAsynchronousSaveIsToldOnceAndKeepsWhatWasThere) {
-  auto gate = std::make_shared<Gate>();
+  auto gate = std::make_shared<SaveGate>();
   gate->open();
   AsyncCheckpointer checkpointer{GatedHandler()};
   ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate})));
@@ -128,7 +128,7 @@ TEST_F(CheckpointersTest, AFailedAsynchronousSaveIsToldOnceAndKeepsWhatWasThere)
 TEST_F(CheckpointersTest, ACancelledSaveLeavesThePathAsItWas) {
   AsyncCheckpointer checkpointer{GatedHandler()};
   EXPECT_FALSE(checkpointer.cancel()) << "there is none";
-  auto first = std::make_shared<Gate>();
+  auto first = std::make_shared<SaveGate>();
   first->open();
   ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{first})));
   ASSERT_TRUE(is_ok(checkpointer.wait_until_finished()));
@@ -137,7 +137,7 @@ TEST_F(CheckpointersTest, ACancelledSaveLeavesThePathAsItWas) {
   ASSERT_TRUE(is_ok(before));
 
   for (const bool is_broken : {false, true}) {
-    auto gate = std::make_shared<Gate>();
+    auto gate = std::make_shared<SaveGate>();
     ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate, is_broken}, {.force = true})));
     EXPECT_TRUE(checkpointer.is_saving_in_progress());
     EXPECT_TRUE(checkpointer.cancel());
@@ -150,7 +150,7 @@ TEST_F(CheckpointersTest, ACancelledSaveLeavesThePathAsItWas) {
     EXPECT_EQ(*checkpointer.restore(at("c")), Tree("through"));
   }
 
-  auto gate = std::make_shared<Gate>();
+  auto gate = std::make_shared<SaveGate>();
   ASSERT_TRUE(is_ok(checkpointer.save(at("new"), GatedSave{gate})));
   EXPECT_TRUE(checkpointer.cancel());
   gate->open();
@@ -163,7 +163,7 @@ TEST_F(CheckpointersTest, ACancelledSaveLeavesThePathAsItWas) {
 }
 
 TEST_F(CheckpointersTest, ACancelThatComesTooLateChangesNothing) {
-  auto gate = std::make_shared<Gate>();
+  auto gate = std::make_shared<SaveGate>();
   gate->open();
   AsyncCheckpointer checkpointer{GatedHandler()};
   ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate})));
@@ -178,26 +178,26 @@ TEST_F(CheckpointersTest, ACancelThatComesTooLateChangesNothing) {
 
 TEST_F(CheckpointersTest, SavesAtAPathThatThisProcessHasOpenShareItsStore) {
   const auto manager = *CheckpointManager::open(at("c"), {.enable_async_checkpointing = false});
-  ASSERT_TRUE(is_ok(save(at("c"), tree_of(1))));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_with(1))));
   EXPECT_EQ(manager->all_steps(), std::vector<std::uint64_t>{0});
-  EXPECT_EQ(*manager->restore(0), tree_of(1));
-  EXPECT_TRUE(fails(save(at("c"), tree_of(2)), ErrorCode::kAlreadyExists, {at("c").string()}));
+  EXPECT_EQ(*manager->restore(0), tree_with(1));
+  EXPECT_TRUE(fails(save(at("c"), tree_with(2)), ErrorCode::kAlreadyExists, {at("c").string()}));
   const HeldStep held = *manager->hold(0);
-  ASSERT_TRUE(is_ok(save(at("c"), tree_of(2), {.force = true})));
-  EXPECT_EQ(*manager->restore(0), tree_of(2));
-  EXPECT_EQ(*held.restore(), tree_of(1));
-  ASSERT_TRUE(*manager->save(1, args::StandardSave(tree_of(3))));
-  EXPECT_TRUE(fails(save(at("c"), tree_of(4), {.force = true}), ErrorCode::kInvalidArgument,
+  ASSERT_TRUE(is_ok(save(at("c"), tree_with(2), {.force = true})));
+  EXPECT_EQ(*manager->restore(0), tree_with(2));
+  EXPECT_EQ(*held.restore(), tree_with(1));
+  ASSERT_TRUE(*manager->save(1, args::StandardSave(tree_with(3))));
+  EXPECT_TRUE(fails(save(at("c"), tree_with(4), {.force = true}), ErrorCode::kInvalidArgument,
                     {at("c").string(), "CheckpointManager"}));
-  EXPECT_EQ(*manager->restore(0), tree_of(2));
+  EXPECT_EQ(*manager->restore(0), tree_with(2));
 }
 
 TEST_F(CheckpointersTest, ARunThatBeginsWhileASaveIsUnderWayIsLeftToTheManager) {
-  auto gate = std::make_shared<Gate>();
+  auto gate = std::make_shared<SaveGate>();
   AsyncCheckpointer checkpointer{GatedHandler()};
   ASSERT_TRUE(is_ok(checkpointer.save(at("c"), GatedSave{gate})));
   const auto manager = *CheckpointManager::open(at("c"), {.enable_async_checkpointing = false});
-  ASSERT_TRUE(*manager->save(3, args::StandardSave(tree_of(3))));
+  ASSERT_TRUE(*manager->save(3, args::StandardSave(tree_with(3))));
   gate->open();
   EXPECT_TRUE(fails(checkpointer.wait_until_finished(), ErrorCode::kInvalidArgument,
                     {at("c").string(), "CheckpointManager"}));
@@ -205,17 +205,17 @@ TEST_F(CheckpointersTest, ARunThatBeginsWhileASaveIsUnderWayIsLeftToTheManager) 
 }
 
 TEST_F(CheckpointersTest, TwoSavesToOnePathAtOnceTakeTurns) {
-  auto gate = std::make_shared<Gate>();
+  auto gate = std::make_shared<SaveGate>();
   AsyncCheckpointer slow{GatedHandler()};
   ASSERT_TRUE(is_ok(slow.save(at("c"), GatedSave{gate})));
-  ASSERT_TRUE(is_ok(save(at("c"), tree_of(1))));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_with(1))));
   gate->open();
   EXPECT_TRUE(fails(slow.wait_until_finished(), ErrorCode::kAlreadyExists));
-  EXPECT_EQ(*load(at("c")), tree_of(1));
-  auto second = std::make_shared<Gate>();
+  EXPECT_EQ(*load(at("c")), tree_with(1));
+  auto second = std::make_shared<SaveGate>();
   ASSERT_TRUE(is_ok(slow.save(at("c"), GatedSave{second}, {.force = true})));
-  ASSERT_TRUE(is_ok(save(at("c"), tree_of(2), {.force = true})));
-  EXPECT_EQ(*load(at("c")), tree_of(2));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_with(2), {.force = true})));
+  EXPECT_EQ(*load(at("c")), tree_with(2));
   second->open();
   ASSERT_TRUE(is_ok(slow.wait_until_finished()));
   EXPECT_EQ(*slow.restore(at("c")), Tree("through"));
@@ -225,7 +225,7 @@ TEST_F(CheckpointersTest, ACompositeRestoresAllItemsOrSomeWithOrWithoutArguments
   const Checkpointer checkpointer(CompositeCheckpointHandler("state", "meta"));
   const Tree meta = Tree::dict({{"version", 1.0}});
   ASSERT_TRUE(
-      is_ok(checkpointer.save(at("c"), args::Composite({{"state", args::StandardSave(tree_of(1))},
+      is_ok(checkpointer.save(at("c"), args::Composite({{"state", args::StandardSave(tree_with(1))},
                                                         {"meta", args::JsonSave(meta)}}))));
   const auto some = checkpointer.restore(at("c"), args::Composite({{"meta", {}}}));
   ASSERT_TRUE(is_ok(some));
@@ -280,11 +280,11 @@ TEST_F(CheckpointersTest, MetadataTellsAllWithoutReadingArrays) {
 
 TEST_F(CheckpointersTest, StepsAndItemsHavePathsAlthoughNoDirectoryIsThere) {
   make_run();
-  EXPECT_EQ(*Checkpointer().restore(at("run") / "3"), tree_of(3));
-  EXPECT_EQ(*Checkpointer().restore(at("run") / "0004/"), tree_of(4));
-  EXPECT_EQ(*Checkpointer().restore(at("run") / "step_4"), tree_of(4));
-  EXPECT_EQ(*Checkpointer().restore(at("run") / "3" / "default"), tree_of(3));
-  EXPECT_EQ(*load(at("run") / "3"), tree_of(3));
+  EXPECT_EQ(*Checkpointer().restore(at("run") / "3"), tree_with(3));
+  EXPECT_EQ(*Checkpointer().restore(at("run") / "0004/"), tree_with(4));
+  EXPECT_EQ(*Checkpointer().restore(at("run") / "step_4"), tree_with(4));
+  EXPECT_EQ(*Checkpointer().restore(at("run") / "3" / "default"), tree_with(3));
+  EXPECT_EQ(*load(at("run") / "3"), tree_with(3));
   EXPECT_EQ(metadata(at("run") / "4")->step, 4U);
   EXPECT_EQ(metadata(at("run") / "4" / "default")->items.size(), 1U);
   EXPECT_TRUE(fails(Checkpointer().restore(at("run") / "5"), ErrorCode::kNotFound,
@@ -303,7 +303,7 @@ TEST_F(CheckpointersTest, StepsAndItemsHavePathsAlthoughNoDirectoryIsThere) {
   // While it is being written, too.
   const auto manager = CheckpointManager::open(at("run"));
   ASSERT_TRUE(is_ok(manager));
-  EXPECT_EQ(*Checkpointer().restore(at("run") / "3"), tree_of(3));
+  EXPECT_EQ(*Checkpointer().restore(at("run") / "3"), tree_with(3));
 }
 
 TEST(CheckpointPath, ReadsStepsOutOfNames) {
@@ -317,17 +317,17 @@ TEST(CheckpointPath, ReadsStepsOutOfNames) {
 }
 
 TEST_F(CheckpointersTest, FunctionsSaveAndLoadWithoutObjects) {
-  ASSERT_TRUE(is_ok(save(at("c"), tree_of(1))));
-  EXPECT_TRUE(fails(save(at("c"), tree_of(2)), ErrorCode::kAlreadyExists, {at("c").string()}));
-  ASSERT_TRUE(is_ok(save(at("c"), tree_of(2), {.force = true})));
-  EXPECT_EQ(*load(at("c")), tree_of(2));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_with(1))));
+  EXPECT_TRUE(fails(save(at("c"), tree_with(2)), ErrorCode::kAlreadyExists, {at("c").string()}));
+  ASSERT_TRUE(is_ok(save(at("c"), tree_with(2), {.force = true})));
+  EXPECT_EQ(*load(at("c")), tree_with(2));
   args::PyTreeRestore only_w(Tree::dict({{"w", AbstractArray{DType::kFloat64, {2}}}}));
   only_w.partial_restore = true;
   EXPECT_EQ(*load(at("c"), only_w), Tree::dict({{"w", array_of<double>({2, 2})}}));
 
-  const args::Composite all({{"state", tree_of(3)}, {"meta", args::JsonSave(Tree::list({1}))}});
+  const args::Composite all({{"state", tree_with(3)}, {"meta", args::JsonSave(Tree::list({1}))}});
   ASSERT_TRUE(is_ok(save_checkpointables(at("all"), all)));
-  EXPECT_EQ(*load(at("all")), tree_of(3)) << "the item `state`";
+  EXPECT_EQ(*load(at("all")), tree_with(3)) << "the item `state`";
   EXPECT_EQ(*load_checkpointables(at("all"))->get<Tree>("meta"), Tree::list({1}));
   EXPECT_EQ(load_checkpointables(at("all"), {{"meta", {}}})->size(), 1U);
   EXPECT_EQ(metadata(at("all"))->items.size(), 2U);
@@ -352,7 +352,7 @@ TEST_F(CheckpointersTest, EveryFunctionHasATwinInTheBackground) {
 }
 
 TEST(Future, WaitsAsLongAsItIsToldAndCallsBackOnce) {
-  Gate gate;
+  SaveGate gate;
   int calls = 0;
   {
     const auto future = Future<int>::run([&]() -> Result<int> {
@@ -375,8 +375,8 @@ TEST(Future, WaitsAsLongAsItIsToldAndCallsBackOnce) {
 }
 
 TEST(Future, ACallbackMayDropTheLastCopy) {
-  Gate gate;
-  Gate dropped;
+  SaveGate gate;
+  SaveGate dropped;
   auto future = std::make_unique<Future<int>>(Future<int>::run([&]() -> Result<int> {
     gate.wait();
     return 1;

@@ -17,8 +17,7 @@ namespace {
 using testing::array_of;
 using testing::fails;
 using testing::is_ok;
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+using testing::kMiB;
 
 class ErrorTest : public ::testing::Test {
  protected:

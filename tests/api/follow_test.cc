@@ -17,13 +17,13 @@ using testing::fails;
 using testing::is_ok;
 
 // With bytes of its own, so that no step needs those of another; a large one has files of its own.
-Tree tree_of(std::uint64_t step, std::size_t size_bytes) {
+Tree followed_tree(std::uint64_t step, std::size_t size_bytes) {
   return Tree::dict({{"step", static_cast<std::int64_t>(step)},
                      {"w", *Array::copy_bytes(DType::kUint8, {size_bytes},
                                               testing::Random(step).bytes(size_bytes))}});
 }
-args::StandardSave save_of(std::uint64_t step, std::size_t size_bytes = 100) {
-  return args::StandardSave(tree_of(step, size_bytes));
+args::StandardSave followed_save(std::uint64_t step, std::size_t size_bytes = 100) {
+  return args::StandardSave(followed_tree(step, size_bytes));
 }
 
 class FollowTest : public ::testing::Test {
@@ -58,7 +58,7 @@ TEST_F(FollowTest, WaitsForTheDirectoryThenForTheStep) {
     if (sleep_count_ == 2) trainer = open();
     if (sleep_count_ >= 3) {
       const auto step = static_cast<std::uint64_t>(sleep_count_);
-      EXPECT_TRUE(is_ok(trainer->save(step, save_of(step))));
+      EXPECT_TRUE(is_ok(trainer->save(step, followed_save(step))));
     }
   };
   const auto first = wait_for_new_checkpoint(path(), std::nullopt, following(meanwhile));
@@ -68,7 +68,7 @@ TEST_F(FollowTest, WaitsForTheDirectoryThenForTheStep) {
   const auto later = wait_for_new_checkpoint(path(), 6, following(meanwhile));
   ASSERT_TRUE(is_ok(later));
   EXPECT_EQ((*later)->step(), 6U);
-  EXPECT_EQ(*(*later)->restore(), tree_of(6, 100));
+  EXPECT_EQ(*(*later)->restore(), followed_tree(6, 100));
 }
 
 TEST_F(FollowTest, GivesUpWhenTheTimeIsOver) {
@@ -95,18 +95,18 @@ TEST_F(FollowTest, AnErrorIsNotWaitedFor) {
 
 TEST_F(FollowTest, TheIteratorGivesTheNewestAndSkipsWhatIsBetween) {
   const auto trainer = open();
-  for (const std::uint64_t step : {1U, 2U}) ASSERT_TRUE(*trainer->save(step, save_of(step)));
+  for (const std::uint64_t step : {1U, 2U}) ASSERT_TRUE(*trainer->save(step, followed_save(step)));
   FollowOptions options = following();
   options.timeout = seconds(5);
   options.min_interval = seconds(100);
   CheckpointsIterator iterator(path(), options);
   EXPECT_EQ((*iterator.next())->step(), 2U);
   const auto returned_at = now_;
-  for (const std::uint64_t step : {3U, 4U}) ASSERT_TRUE(*trainer->save(step, save_of(step)));
+  for (const std::uint64_t step : {3U, 4U}) ASSERT_TRUE(*trainer->save(step, followed_save(step)));
   EXPECT_EQ((*iterator.next())->step(), 4U);
   EXPECT_EQ(now_ - returned_at, seconds(100));
   EXPECT_FALSE((*iterator.next()).has_value());
-  ASSERT_TRUE(*trainer->save(5, save_of(5)));
+  ASSERT_TRUE(*trainer->save(5, followed_save(5)));
   EXPECT_EQ((*iterator.next())->step(), 5U) << "it can be asked again";
 }
 
@@ -114,16 +114,16 @@ TEST_F(FollowTest, TheIteratorGivesTheNewestAndSkipsWhatIsBetween) {
 TEST_F(FollowTest, AStepUnderEvaluationIsNotCollectedInTheProcessThatWrites) {
   for (const std::size_t size_bytes : {std::size_t{100}, std::size_t{1} << 20}) {
     const auto trainer = open({.max_to_keep = 1});
-    ASSERT_TRUE(*trainer->save(1, save_of(1, size_bytes), {.overwrite = true}));
+    ASSERT_TRUE(*trainer->save(1, followed_save(1, size_bytes), {.overwrite = true}));
     const auto held = wait_for_new_checkpoint(path(), 1, following());
     ASSERT_TRUE(is_ok(held));
     for (std::uint64_t step = 2; step < 12; ++step) {
-      ASSERT_TRUE(*trainer->save(step, save_of(step, size_bytes)));
+      ASSERT_TRUE(*trainer->save(step, followed_save(step, size_bytes)));
     }
     EXPECT_EQ(trainer->all_steps(), std::vector<std::uint64_t>{11});
     ASSERT_TRUE(is_ok(trainer->close())) << "the evaluator has a share of its own";
     EXPECT_EQ((*held)->step(), 1U);
-    EXPECT_EQ(*(*held)->restore(), tree_of(1, size_bytes));
+    EXPECT_EQ(*(*held)->restore(), followed_tree(1, size_bytes));
     ASSERT_TRUE(is_ok(open()->delete_step(11)));
   }
 }
@@ -139,7 +139,7 @@ TEST_F(FollowTest, AStepUnderEvaluationStaysReadableWhenAnotherProcessDeletesIts
     const auto save = [&](std::uint64_t step) {
       const auto begun = *writer->begin_save(step);
       auto plan =
-          *CheckpointPlan::make(step, save_of(step, size_bytes), HandlerRegistry::defaults());
+          *CheckpointPlan::make(step, followed_save(step, size_bytes), HandlerRegistry::defaults());
       ASSERT_TRUE(is_ok(plan.put(*begun)));
       ASSERT_TRUE(is_ok(begun->commit()));
     };
@@ -156,12 +156,12 @@ TEST_F(FollowTest, AStepUnderEvaluationStaysReadableWhenAnotherProcessDeletesIts
     ASSERT_TRUE(is_ok(writer->retire(all)));
     writer->wait_for_collector();
     EXPECT_EQ((*held)->step(), 29U);
-    EXPECT_EQ(*(*held)->restore(), tree_of(29, size_bytes));
-    EXPECT_EQ(*other->restore(), tree_of(3, size_bytes));
+    EXPECT_EQ(*(*held)->restore(), followed_tree(29, size_bytes));
+    EXPECT_EQ(*other->restore(), followed_tree(3, size_bytes));
     EXPECT_EQ((*held)->item_metadata("default")->leaves.size(), 2U);
     ASSERT_TRUE(is_ok(manager->reload()));
     EXPECT_EQ(manager->all_steps(), std::vector<std::uint64_t>{32});
-    EXPECT_EQ(*other->restore(), tree_of(3, size_bytes)) << "a reload takes nothing away";
+    EXPECT_EQ(*other->restore(), followed_tree(3, size_bytes)) << "a reload takes nothing away";
   }
 }
 

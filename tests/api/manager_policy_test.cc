@@ -20,7 +20,7 @@ using testing::Random;
 using Steps = std::vector<std::uint64_t>;
 using Time = std::chrono::system_clock::time_point;
 
-args::StandardSave save_of(std::uint64_t step) {
+args::StandardSave policy_save(std::uint64_t step) {
   return args::StandardSave(Tree(static_cast<std::int64_t>(step)));
 }
 
@@ -36,7 +36,7 @@ class ManagerPolicyTest : public ::testing::Test {
   static Steps run(CheckpointManager& manager, std::uint64_t end) {
     Steps saved;
     for (std::uint64_t step = 0; step < end; ++step) {
-      const auto result = manager.save(step, save_of(step));
+      const auto result = manager.save(step, policy_save(step));
       EXPECT_TRUE(is_ok(result));
       if (result && *result) saved.push_back(step);
     }
@@ -69,7 +69,7 @@ TEST_F(ManagerPolicyTest, ContinuousCheckpointingGoesByTheClock) {
             .save_decision_policy = std::make_shared<ContinuousCheckpointingPolicy>(seconds(10))});
   Steps saved;
   for (std::uint64_t step = 0; step < 8; ++step) {
-    if (*manager->save(step, save_of(step))) saved.push_back(step);
+    if (*manager->save(step, policy_save(step))) saved.push_back(step);
     now_ += seconds(4);
   }
   EXPECT_EQ(saved, (Steps{0, 3, 6}));
@@ -98,7 +98,8 @@ TEST_F(ManagerPolicyTest, OptionsDecideWhatIsKept) {
     std::uint64_t step = 0;
     for (int j = 0; j < 12; ++j) {
       const double loss = static_cast<double>(random.below(5));
-      ASSERT_TRUE(*manager->save(step, save_of(step), {.metrics = Tree::dict({{"loss", loss}})}));
+      ASSERT_TRUE(
+          *manager->save(step, policy_save(step), {.metrics = Tree::dict({{"loss", loss}})}));
       ASSERT_TRUE(is_ok(manager->wait_until_finished()));
       model.push_back({step, now_, loss});
       std::vector<Kept> left;
@@ -140,7 +141,7 @@ TEST_F(ManagerPolicyTest, AStepThatIsFilledInSurvivesItsOwnCommit) {
   const auto manager = open({.max_to_keep = 2});
   run(*manager, 6);
   ASSERT_EQ(manager->all_steps(), (Steps{4, 5}));
-  ASSERT_TRUE(is_ok(manager->save(1, save_of(1))));
+  ASSERT_TRUE(is_ok(manager->save(1, policy_save(1))));
   ASSERT_TRUE(is_ok(manager->wait_until_finished()));
   EXPECT_EQ(manager->all_steps(), (Steps{1, 5}));
   EXPECT_EQ(manager->latest_step(), 5U);
@@ -169,19 +170,19 @@ class Throwing : public SaveDecisionPolicy {
 
 TEST_F(ManagerPolicyTest, APolicyThatFailsFailsTheSaveAndNothingIsRetired) {
   const auto manager = open({.preservation_policy = std::make_shared<Odd>(false)});
-  ASSERT_TRUE(*manager->save(1, save_of(1)));
+  ASSERT_TRUE(*manager->save(1, policy_save(1)));
   EXPECT_TRUE(fails(manager->wait_until_finished(), ErrorCode::kInvalidArgument,
                     {"step 1", "preservation policy", "0 of 1"}));
   EXPECT_EQ(manager->all_steps(), Steps{});
   const auto thrower = open({.preservation_policy = std::make_shared<Odd>(true)});
-  ASSERT_TRUE(*thrower->save(1, save_of(1)));
+  ASSERT_TRUE(*thrower->save(1, policy_save(1)));
   EXPECT_TRUE(fails(thrower->wait_until_finished(), ErrorCode::kInvalidArgument,
                     {"step 1", "preservation policy", "no idea"}));
   const auto undecided = open({.save_decision_policy = std::make_shared<Throwing>()});
-  EXPECT_TRUE(fails(undecided->save(1, save_of(1)), ErrorCode::kInvalidArgument,
+  EXPECT_TRUE(fails(undecided->save(1, policy_save(1)), ErrorCode::kInvalidArgument,
                     {"step 1", "save decision policy", "no idea"}));
   EXPECT_FALSE(undecided->should_save(1));
-  EXPECT_TRUE(*undecided->save(1, save_of(1), {.force = true}));
+  EXPECT_TRUE(*undecided->save(1, policy_save(1), {.force = true}));
 }
 
 // Two managers of one store: what each retires is chosen within its commit.
@@ -190,8 +191,8 @@ TEST_F(ManagerPolicyTest, ManagersOfOneStoreKeepToTheirLimitTogether) {
   const auto first = *CheckpointManager::open(path, {.max_to_keep = 3});
   const auto second = *CheckpointManager::open(path, {.max_to_keep = 3});
   for (std::uint64_t step = 0; step < 40; step += 2) {
-    ASSERT_TRUE(*first->save(step, save_of(step)));
-    ASSERT_TRUE(*second->save(step + 1, save_of(step + 1)));
+    ASSERT_TRUE(*first->save(step, policy_save(step)));
+    ASSERT_TRUE(*second->save(step + 1, policy_save(step + 1)));
   }
   ASSERT_TRUE(is_ok(first->wait_until_finished()));
   ASSERT_TRUE(is_ok(second->wait_until_finished()));
@@ -213,10 +214,10 @@ TEST_F(ManagerPolicyTest, AWaitThatLastsTooLongIsGivenUpAndTheSaveGoesOn) {
     released.wait(lock, [&] { return is_released; });
   };
   const auto manager = open(options);
-  ASSERT_TRUE(*manager->save(1, save_of(1)));
+  ASSERT_TRUE(*manager->save(1, policy_save(1)));
   using enum ErrorCode;
   EXPECT_TRUE(fails(manager->wait_until_finished(), kBusy, {"step 1", "async_options.timeout"}));
-  EXPECT_TRUE(fails(manager->save(2, save_of(2)), kBusy, {"step 1", "no room"}));
+  EXPECT_TRUE(fails(manager->save(2, policy_save(2)), kBusy, {"step 1", "no room"}));
   EXPECT_TRUE(fails(manager->restore(1), kBusy, {"step 1"}));
   EXPECT_TRUE(fails(manager->delete_step(1), kBusy, {"step 1"}));
   EXPECT_TRUE(fails(manager->close(), kBusy, {"step 1"}));

@@ -21,7 +21,7 @@ constexpr std::uint64_t kSaveCountMin = 1000;
 constexpr std::uint64_t kLargeInterval = 8;
 
 // All of its leaves say which step it is.
-Tree tree_of(std::uint64_t step) {
+Tree read_tree(std::uint64_t step) {
   const auto number = static_cast<std::int64_t>(step);
   const std::size_t size = step % kLargeInterval == 0 ? 64 << 10 : 16;
   return Tree::dict({{"step", number},
@@ -32,7 +32,7 @@ Tree tree_of(std::uint64_t step) {
 bool is_whole(const Tree& tree) {
   const Tree* const step = tree.find("step");
   const auto* const number = step == nullptr ? nullptr : step->get_if<std::int64_t>();
-  return number != nullptr && tree == tree_of(static_cast<std::uint64_t>(*number));
+  return number != nullptr && tree == read_tree(static_cast<std::uint64_t>(*number));
 }
 
 class Readers {
@@ -91,7 +91,7 @@ class Readers {
   void expect_tree(const Result<Tree>& tree, std::uint64_t step) {
     if (is_gone(tree)) return;
     ++read_count;
-    expect(is_whole(*tree) && *tree == tree_of(step));
+    expect(is_whole(*tree) && *tree == read_tree(step));
   }
   void expect_metadata(const Result<StepMetadata>& metadata, std::uint64_t step) {
     if (is_gone(metadata)) return;
@@ -109,7 +109,7 @@ class Readers {
     std::this_thread::yield();
     // Retired or not, it is still there.
     const auto second = held->restore();
-    expect(first && second && *first == tree_of(step) && *second == *first);
+    expect(first && second && *first == read_tree(step) && *second == *first);
     ++read_count;
   }
 
@@ -123,7 +123,7 @@ TEST(ManyReaders, EveryReadIsOneWholeCommittedStep) {
   const auto writer = CheckpointManager::open(
       path, {.max_to_keep = 3, .async_queue_size_bytes = 4 << 20, .keep_period = 64});
   ASSERT_TRUE(is_ok(writer));
-  ASSERT_TRUE(*(*writer)->save(0, args::StandardSave(tree_of(0)), {.metrics = Tree(0)}));
+  ASSERT_TRUE(*(*writer)->save(0, args::StandardSave(read_tree(0)), {.metrics = Tree(0)}));
   ASSERT_TRUE(is_ok((*writer)->wait_until_finished()));
   Readers readers(path, **writer);
   std::atomic<int> reading_count = kReaderCount;
@@ -137,7 +137,7 @@ TEST(ManyReaders, EveryReadIsOneWholeCommittedStep) {
   }
   std::uint64_t step = 1;
   for (; reading_count != 0 || step <= kSaveCountMin; ++step) {
-    const auto saved = (*writer)->save(step, args::StandardSave(tree_of(step)),
+    const auto saved = (*writer)->save(step, args::StandardSave(read_tree(step)),
                                        {.metrics = Tree(static_cast<std::int64_t>(step))});
     if (!saved || !*saved) ++readers.failure_count;
     // Now and then one goes that no policy would let go.

@@ -10,7 +10,7 @@ namespace {
 using testing::fails;
 using testing::is_ok;
 
-args::StandardSave save_of(int step) { return args::StandardSave(Tree(step)); }
+args::StandardSave preempted_save(int step) { return args::StandardSave(Tree(step)); }
 
 volatile std::sig_atomic_t plain_count = 0;
 volatile std::sig_atomic_t informed_count = 0;
@@ -108,13 +108,13 @@ TEST_F(PreemptionTest, AManagerSavesNowAndThenTells) {
   const auto path = directory_.path() / "run";
   const auto manager =
       *CheckpointManager::open(path, {.save_interval_steps = 100, .preemption = preemption});
-  ASSERT_TRUE(*manager->save(0, save_of(0)));
-  ASSERT_FALSE(*manager->save(1, save_of(1)));
+  ASSERT_TRUE(*manager->save(0, preempted_save(0)));
+  ASSERT_FALSE(*manager->save(1, preempted_save(1)));
   EXPECT_FALSE(manager->reached_preemption(1));
   std::raise(SIGTERM);
   EXPECT_FALSE(manager->reached_preemption(1)) << "step 1 was not saved: one more";
   EXPECT_TRUE(manager->should_save(2));
-  ASSERT_TRUE(*manager->save(2, save_of(2)));
+  ASSERT_TRUE(*manager->save(2, preempted_save(2)));
   EXPECT_FALSE(manager->is_saving_in_progress()) << "it was waited for";
   EXPECT_TRUE(manager->reached_preemption(2));
   EXPECT_EQ(manager->all_steps(), (std::vector<std::uint64_t>{0, 2}));
@@ -126,7 +126,7 @@ TEST_F(PreemptionTest, AManagerSavesNowAndThenTells) {
 TEST_F(PreemptionTest, ACallIsANoticeToo) {
   const auto manager =
       *CheckpointManager::open(directory_.path() / "run", {.save_interval_steps = 100});
-  ASSERT_TRUE(*manager->save(0, save_of(0)));
+  ASSERT_TRUE(*manager->save(0, preempted_save(0)));
   manager->request_preemption();
   {
     const testing::FileSizeLimit limit(1 << 20);
@@ -144,7 +144,7 @@ TEST_F(PreemptionTest, APolicyOfOnesOwnDecidesAlone) {
       directory_.path() / "run",
       {.save_decision_policy = std::make_shared<FixedIntervalPolicy>(100)});
   manager->request_preemption();
-  EXPECT_FALSE(*manager->save(1, save_of(1)));
+  EXPECT_FALSE(*manager->save(1, preempted_save(1)));
   EXPECT_TRUE(manager->reached_preemption(1));
 }
 

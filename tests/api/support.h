@@ -41,6 +41,8 @@ class Random {
   std::mt19937_64 engine_;
 };
 
+inline constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
 // Bytes like no others that a test saves: neither shared nor compressed.
 inline Array new_bytes(std::size_t size) {
   static std::uint64_t seed = 0;

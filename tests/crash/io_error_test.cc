@@ -83,7 +83,7 @@ std::string check_recovery(const std::shared_ptr<SimulatedDisk>& disk, const Mod
   return difference(**store, model);
 }
 
-struct Tally {
+struct ErrorTally {
   std::uint64_t cases = 0;
   std::uint64_t reported = 0;
   std::uint64_t tolerated = 0;  // The work was done all the same.
@@ -93,7 +93,7 @@ struct Tally {
 
 class IoErrorCase {
  public:
-  IoErrorCase(const Workload& workload, std::uint64_t seed, Tally& tally)
+  IoErrorCase(const Workload& workload, std::uint64_t seed, ErrorTally& tally)
       : workload_(workload), seed_(seed), tally_(tally) {}
 
   std::string run(const Fault& fault, const std::shared_ptr<SimulatedDisk>& disk) {
@@ -155,10 +155,10 @@ class IoErrorCase {
  private:
   const Workload& workload_;
   const std::uint64_t seed_;
-  Tally& tally_;
+  ErrorTally& tally_;
 };
 
-class IoErrors : public testing::TestWithParam<Workload> {};
+class IoErrors : public ::testing::TestWithParam<Workload> {};
 
 // Goal and method: see the top. A seeded sample of all k and kinds where they are more than the
 // budget.
@@ -166,7 +166,7 @@ TEST_P(IoErrors, IsReportedAndLeavesTheStoreWhole) {
   const std::uint64_t seed = crash_seed();
   const Workload& workload = GetParam();
   Random random(seed);
-  Tally tally;
+  ErrorTally tally;
   IoErrorCase runner(workload, seed, tally);
   std::vector<Fault> faults;
   for (Fault kind : kKinds) {
@@ -192,7 +192,7 @@ TEST_P(IoErrors, IsReportedAndLeavesTheStoreWhole) {
     const auto disk = std::make_shared<SimulatedDisk>();
     const std::string problem = runner.run(fault, disk);
     EXPECT_EQ(problem, "") << name;
-    if (testing::Test::HasFailure()) break;
+    if (::testing::Test::HasFailure()) break;
   }
   std::string codes;
   for (const auto& [code, count] : tally.codes) codes += fmt::format(" {} {}", count, code);
@@ -365,7 +365,7 @@ TEST(FullDisk, SaysSoKeepsOldStepsAndRecoversOnceThereIsRoom) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, IoErrors, testing::ValuesIn(workloads()),
+INSTANTIATE_TEST_SUITE_P(, IoErrors, ::testing::ValuesIn(workloads()),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

@@ -21,13 +21,13 @@ using Fault = SimulatedDisk::Fault;
 using Unsynced = SimulatedDisk::Unsynced;
 
 constexpr const char* kFile = "/x.stone";
-const std::vector<std::size_t> kSizes = {100, 300000, 70000};
+const std::vector<std::size_t> kFileSizes = {100, 300000, 70000};
 
 Result<StepRecord> save(const std::shared_ptr<SimulatedDisk>& disk, std::uint64_t attempt,
                         bool overwrite) {
   const auto writer =
       STEPSTONE_TRY(StepWriter::into_file(kFile, 5, {.overwrite = overwrite}, disk));
-  STEPSTONE_TRY(put_arrays(*writer, "state", 5, attempt, kSizes));
+  STEPSTONE_TRY(put_arrays(*writer, "state", 5, attempt, kFileSizes));
   return writer->commit();
 }
 
@@ -46,7 +46,7 @@ int attempt_in(const std::shared_ptr<SimulatedDisk>& disk) {
   const auto report = (*store)->verify();
   if (!report || !report->damages.empty()) return -1;
   for (const int attempt : {1, 2}) {
-    const auto holds = holds_arrays(**store, 5, static_cast<std::uint64_t>(attempt), kSizes);
+    const auto holds = holds_arrays(**store, 5, static_cast<std::uint64_t>(attempt), kFileSizes);
     if (holds && *holds) return attempt;
   }
   return -1;

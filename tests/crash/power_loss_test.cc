@@ -164,7 +164,7 @@ Allowed allowed_at(const Recording& recording, std::size_t operation_count) {
   return allowed;
 }
 
-class PowerLoss : public testing::TestWithParam<Workload> {};
+class PowerLoss : public ::testing::TestWithParam<Workload> {};
 
 // Goal: whatever the power loss leaves of unsynced changes, acknowledged commits hold and others
 // happen wholly or not at all. Method: every operation of the workload, each with nothing kept,
@@ -215,7 +215,7 @@ TEST_P(PowerLoss, LeavesEveryAcknowledgedCommitAndNoHalfOne) {
     const auto struck = disk->after_power_loss(state.operation_count, state.unsynced, state.seed);
     EXPECT_EQ(checker.check(struck, allowed_at(recording, state.operation_count), choices, 0), "")
         << name;
-    if (testing::Test::HasFailure()) break;  // One is enough to begin with.
+    if (::testing::Test::HasFailure()) break;  // One is enough to begin with.
   }
   std::printf("workload %s: %zu operations, %llu states of %zu, %llu struck twice\n",
               workload.name.c_str(), operation_count,
@@ -223,7 +223,7 @@ TEST_P(PowerLoss, LeavesEveryAcknowledgedCommitAndNoHalfOne) {
               static_cast<unsigned long long>(counts.compound_states));
 }
 
-INSTANTIATE_TEST_SUITE_P(, PowerLoss, testing::ValuesIn(workloads()),
+INSTANTIATE_TEST_SUITE_P(, PowerLoss, ::testing::ValuesIn(workloads()),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

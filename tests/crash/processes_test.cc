@@ -136,7 +136,7 @@ TEST(Processes, ReadersSeeWholeStepsWhileAnotherSavesAndRetires) {
     }
     ASSERT_EQ(history.read(writer), "");
     EXPECT_TRUE(history.has(seen, acknowledged)) << to_string(seen);
-    if (testing::Test::HasFailure()) break;
+    if (::testing::Test::HasFailure()) break;
   }
   std::printf("%llu steps read whole beside a writer, %llu gone meanwhile\n",
               static_cast<unsigned long long>(whole), static_cast<unsigned long long>(gone));

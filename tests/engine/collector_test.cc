@@ -29,7 +29,7 @@ using stepstone::testing::save_arrays;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+constexpr std::uint64_t kCollectorMiB = std::uint64_t{1} << 20;
 
 // About 192 KiB, as a step of a small model has.
 const std::vector<std::size_t> kTiny(6, std::size_t{32} << 10);
@@ -81,7 +81,7 @@ TEST_F(CollectorTest, TinyStepsTakeNoMoreRoomHoweverManyThereWere) {
   }
   close();
   // The log may have 8 MiB and what one memtable takes, and as much may be dead in files.
-  EXPECT_LT(usage().size_bytes, 24 * kMiB);
+  EXPECT_LT(usage().size_bytes, 24 * kCollectorMiB);
   EXPECT_LT(usage().file_count, 40);
   reopen();
   EXPECT_THAT(store_->steps(), ElementsAre(kSteps - 3, kSteps - 2, kSteps - 1));
@@ -97,10 +97,10 @@ TEST_F(CollectorTest, TinyStepsThatDieInTheirFilesAreCompactedAway) {
   old.erase(old.begin() + 70);  // One in the midst stays.
   old.pop_back();
   reopen();  // Flushes.
-  ASSERT_GT(usage(".sst").size_bytes, 27 * kMiB);
+  ASSERT_GT(usage(".sst").size_bytes, 27 * kCollectorMiB);
   ASSERT_TRUE(store_->retire(old));
   close();
-  EXPECT_LT(usage(".sst").size_bytes, 9 * kMiB);
+  EXPECT_LT(usage(".sst").size_bytes, 9 * kCollectorMiB);
   reopen();
   EXPECT_THAT(store_->steps(), ElementsAre(70, kSteps - 1));
   EXPECT_TRUE(*holds_arrays(*store_, 70, 1, kTiny));
@@ -122,20 +122,20 @@ TEST_F(CollectorTest, WhatDiedBeforeTheStoreWasClosedIsFoundByTheNextOpen) {
   readers.clear();
   reopen();
   close();
-  EXPECT_LT(usage(".sst").size_bytes, 9 * kMiB);
+  EXPECT_LT(usage(".sst").size_bytes, 9 * kCollectorMiB);
 }
 
 // Steps of leaves that are changed now and then, and share what was not.
 class SharedChunksTest : public CollectorTest {
  protected:
-  static constexpr std::size_t kLeafSize = 1 << 20;
+  static constexpr std::size_t kCollectedLeafSize = 1 << 20;
   static constexpr std::uint32_t kChunkSize = 64 << 10;
 
   // Leaf l of the step has the content of attempts[l].
   using Attempts = std::vector<std::uint64_t>;
 
   static std::vector<std::byte> bytes_of(std::size_t leaf, std::uint64_t attempt) {
-    return content(1, attempt, leaf, kLeafSize);
+    return content(1, attempt, leaf, kCollectedLeafSize);
   }
   Result<StepRecord> save(std::uint64_t step, const Attempts& attempts,
                           const std::vector<std::uint64_t>& retire = {}, bool overwrite = false) {
@@ -150,8 +150,8 @@ class SharedChunksTest : public CollectorTest {
       STEPSTONE_TRY(writer.put_leaf("state", leaf_path(leaf),
                                     {.kind = LeafKind::kArray,
                                      .dtype = DType::kUint8,
-                                     .shape = {kLeafSize},
-                                     .size_bytes = kLeafSize},
+                                     .shape = {kCollectedLeafSize},
+                                     .size_bytes = kCollectedLeafSize},
                                     std::make_shared<OwnedSource>(bytes_of(leaf, attempts[leaf]))));
     }
     return writer.commit(retire);
@@ -193,11 +193,11 @@ TEST_F(SharedChunksTest, ARetiredStepKeepsExactlyWhatOthersStillReferTo) {
   second[5] = 0;
   ASSERT_TRUE(save(1, first));
   ASSERT_TRUE(save(2, second));
-  ASSERT_GT(table_bytes(), 14 * kMiB);
+  ASSERT_GT(table_bytes(), 14 * kCollectorMiB);
   const std::uint64_t step = 1;
   ASSERT_TRUE(store_->retire({&step, 1}));
-  EXPECT_LT(table_bytes(), 8 * kMiB + kMiB / 2);
-  EXPECT_GT(table_bytes(), 8 * kMiB);
+  EXPECT_LT(table_bytes(), 8 * kCollectorMiB + kCollectorMiB / 2);
+  EXPECT_GT(table_bytes(), 8 * kCollectorMiB);
   expect_steps({{2, second}});
   reopen();
   expect_steps({{2, second}});
@@ -206,12 +206,12 @@ TEST_F(SharedChunksTest, ARetiredStepKeepsExactlyWhatOthersStillReferTo) {
   third[5] = 0;
   ASSERT_TRUE(save(3, third, {2}));
   expect_steps({{3, third}});
-  EXPECT_LT(table_bytes(), 8 * kMiB + kMiB / 2);
+  EXPECT_LT(table_bytes(), 8 * kCollectorMiB + kCollectorMiB / 2);
   reopen();
   expect_steps({{3, third}});
   const std::uint64_t last = 3;
   ASSERT_TRUE(store_->retire({&last, 1}));
-  EXPECT_LT(table_bytes(), kMiB / 2);
+  EXPECT_LT(table_bytes(), kCollectorMiB / 2);
 }
 
 // Does something once the save has begun to look at whole chunks.
@@ -255,14 +255,14 @@ TEST_F(SharedChunksTest, TheStepThatASaveSharesWithIsHeldUntilItRefersToIt) {
     ASSERT_TRUE(writer->put_leaf("state", leaf_path(leaf),
                                  {.kind = LeafKind::kArray,
                                   .dtype = DType::kUint8,
-                                  .shape = {kLeafSize},
-                                  .size_bytes = kLeafSize},
+                                  .shape = {kCollectedLeafSize},
+                                  .size_bytes = kCollectedLeafSize},
                                  source));
   }
   const auto record = writer->commit();
   ASSERT_TRUE(record) << record.error().message;
   EXPECT_EQ(record->origin_saves.size(), 1U);
-  EXPECT_EQ(writer->counters().shared_bytes, 4 * kLeafSize);
+  EXPECT_EQ(writer->counters().shared_bytes, 4 * kCollectedLeafSize);
   store_->wait_for_collector();
   expect_steps({{2, first}});
 }
@@ -282,7 +282,7 @@ TEST_F(SharedChunksTest, CompressedChunksSurviveARewrite) {
   };
   save_leaves(1);
   const std::uint64_t before = table_bytes();
-  EXPECT_LT(before, 5 * kMiB);
+  EXPECT_LT(before, 5 * kCollectorMiB);
   // All but two of the leaves.
   for (std::size_t leaf = 2; leaf < 8; ++leaf) {
     for (std::byte& byte : leaves[leaf]) byte ^= std::byte{0x03};
@@ -290,7 +290,7 @@ TEST_F(SharedChunksTest, CompressedChunksSurviveARewrite) {
   save_leaves(2);
   const std::uint64_t step = 1;
   ASSERT_TRUE(store_->retire({&step, 1}));
-  EXPECT_LT(table_bytes(), before + kMiB / 4);
+  EXPECT_LT(table_bytes(), before + kCollectorMiB / 4);
   const auto read = testing::read_leaves(*store_, 2);
   ASSERT_TRUE(read) << read.error().message;
   EXPECT_TRUE(*read == leaves);
@@ -303,10 +303,10 @@ TEST_F(SharedChunksTest, FilesThatAreMostlyAliveAreLeftAlone) {
   second[1] = 1;
   ASSERT_TRUE(save(1, first));
   ASSERT_TRUE(save(2, second, {1}));
-  EXPECT_GT(table_bytes(), 9 * kMiB);
+  EXPECT_GT(table_bytes(), 9 * kCollectorMiB);
   expect_steps({{2, second}});
   reopen();
-  EXPECT_GT(table_bytes(), 9 * kMiB);
+  EXPECT_GT(table_bytes(), 9 * kCollectorMiB);
   expect_steps({{2, second}});
 }
 
@@ -339,7 +339,7 @@ TEST_F(SharedChunksTest, AReaderHoldsWhatItsStepRefersTo) {
     EXPECT_TRUE(*read_array(*reader, "state", 0) == bytes_of(0, 0));
     EXPECT_TRUE(*read_array(*reader, "state", 1) == bytes_of(1, 1));
   }
-  EXPECT_LT(table_bytes(), kMiB / 2);
+  EXPECT_LT(table_bytes(), kCollectorMiB / 2);
 }
 
 TEST_F(SharedChunksTest, ALongHistoryTakesNoMoreThanWhatItsStepsHave) {
@@ -357,7 +357,7 @@ TEST_F(SharedChunksTest, ALongHistoryTakesNoMoreThanWhatItsStepsHave) {
     if (step % 5 == 0) expect_steps(steps);
   }
   // 10 leaves of 1 MiB are referred to at most, and half of a file may be dead.
-  EXPECT_LT(table_bytes(), 20 * kMiB);
+  EXPECT_LT(table_bytes(), 20 * kCollectorMiB);
   reopen();
   expect_steps(steps);
 }
@@ -387,15 +387,16 @@ TEST_F(SharedChunksTest, UsageTellsWhatIsOwnedSharedAndDead) {
   StoreUsage usage = *store_->usage();
   ASSERT_EQ(usage.steps.size(), 3);
   const auto is_about = [](std::uint64_t size_bytes, std::uint64_t leaves) {
-    return size_bytes >= leaves * kLeafSize && size_bytes < leaves * kLeafSize + kLeafSize / 8;
+    return size_bytes >= leaves * kCollectedLeafSize &&
+           size_bytes < leaves * kCollectedLeafSize + kCollectedLeafSize / 8;
   };
-  EXPECT_EQ(usage.steps[0].size_bytes, 4 * kLeafSize);
+  EXPECT_EQ(usage.steps[0].size_bytes, 4 * kCollectedLeafSize);
   EXPECT_TRUE(is_about(usage.steps[0].stored_bytes, 4)) << usage.steps[0].stored_bytes;
   EXPECT_EQ(usage.steps[0].shared_bytes, 0);
   EXPECT_TRUE(is_about(usage.steps[1].stored_bytes, 1)) << usage.steps[1].stored_bytes;
   EXPECT_TRUE(is_about(usage.steps[1].shared_bytes, 3)) << usage.steps[1].shared_bytes;
   EXPECT_EQ(usage.steps[2].size_bytes, 100);
-  EXPECT_LT(usage.steps[2].stored_bytes, kLeafSize);
+  EXPECT_LT(usage.steps[2].stored_bytes, kCollectedLeafSize);
   EXPECT_TRUE(is_about(usage.stored_bytes, 5)) << usage.stored_bytes;
   EXPECT_EQ(usage.hidden_bytes, 0);
   EXPECT_EQ(usage.reclaimable_bytes, 0);
@@ -420,7 +421,7 @@ TEST_F(SharedChunksTest, VerifyChecksTheChunksOfHollowSaves) {
   close();
   std::filesystem::path hollow;
   for (const auto& entry : std::filesystem::directory_iterator(path())) {
-    if (entry.path().extension() == ".sst" && entry.file_size() > 3 * kLeafSize) {
+    if (entry.path().extension() == ".sst" && entry.file_size() > 3 * kCollectedLeafSize) {
       hollow = entry.path();
     }
   }
@@ -432,11 +433,11 @@ TEST_F(SharedChunksTest, VerifyChecksTheChunksOfHollowSaves) {
     file.seekp(static_cast<std::streamoff>(offset));
     file.put(byte);
   };
-  flip(3 * kLeafSize + kLeafSize / 2);  // Leaf 3, which nobody has.
+  flip(3 * kCollectedLeafSize + kCollectedLeafSize / 2);  // Leaf 3, which nobody has.
   reopen();
   EXPECT_THAT(store_->verify()->damages, IsEmpty());
   close();
-  flip(kLeafSize + kLeafSize / 2);  // Leaf 1, which step 2 has.
+  flip(kCollectedLeafSize + kCollectedLeafSize / 2);  // Leaf 1, which step 2 has.
   reopen();
   const VerifyReport report = *store_->verify();
   ASSERT_EQ(report.damages.size(), 1);

@@ -24,11 +24,11 @@ using stepstone::testing::read_leaves;
 
 using ::testing::IsEmpty;
 
-constexpr std::size_t kChunk = std::size_t{64} << 10;
-constexpr std::size_t kLeafSize = 5 * kChunk + 100;
+constexpr std::size_t kDeltaChunk = std::size_t{64} << 10;
+constexpr std::size_t kDeltaLeafSize = 5 * kDeltaChunk + 100;
 
 // Bfloat16 numbers as a trained layer has them.
-std::vector<std::byte> weights(unsigned seed, std::size_t size = kLeafSize) {
+std::vector<std::byte> drifting(unsigned seed, std::size_t size = kDeltaLeafSize) {
   std::mt19937 random(seed);
   std::normal_distribution<float> distribution(0.0F, 0.02F);
   std::vector<std::uint16_t> values(size / 2);
@@ -63,7 +63,7 @@ class DeltaTest : public ::testing::Test {
                     const std::vector<std::uint64_t>& retire = {}, bool overwrite = false) {
     const auto writer =
         *store_->begin_save(step, {.overwrite = overwrite,
-                                   .chunk_size_bytes = static_cast<std::uint32_t>(kChunk),
+                                   .chunk_size_bytes = static_cast<std::uint32_t>(kDeltaChunk),
                                    .compression = compression});
     EXPECT_TRUE(put_leaves(*writer, leaves, DType::kBfloat16));
     const auto record = writer->commit(retire);
@@ -85,9 +85,10 @@ class DeltaTest : public ::testing::Test {
       const auto reader = *store_->read_step(step);
       const StoredLeaf first = *reader->read_leaf("state", leaf_path(0));
       std::vector<std::byte> slice(1000);
-      const Result<void> sliced = reader->read_bytes("state", first, 2 * kChunk - 500, slice);
+      const Result<void> sliced = reader->read_bytes("state", first, 2 * kDeltaChunk - 500, slice);
       ASSERT_TRUE(sliced) << sliced.error().message;
-      EXPECT_TRUE(std::equal(slice.begin(), slice.end(), leaves[0].begin() + 2 * kChunk - 500));
+      EXPECT_TRUE(
+          std::equal(slice.begin(), slice.end(), leaves[0].begin() + 2 * kDeltaChunk - 500));
     }
     const VerifyReport report = *store_->verify();
     EXPECT_EQ(report.step_count, steps.size());
@@ -105,7 +106,7 @@ class DeltaTest : public ::testing::Test {
 TEST_F(DeltaTest, WeightsThatHardlyMoveTakeLittle) {
   std::map<std::uint64_t, Leaves> steps;
   // The last two leaves are together large enough to be read past RocksDB.
-  Leaves leaves = {weights(1), weights(2), weights(3, 20 * kChunk)};
+  Leaves leaves = {drifting(1), drifting(2), drifting(3, 20 * kDeltaChunk)};
   const SaveCounters first = save(1, leaves);
   steps[1] = leaves;
   EXPECT_TRUE(record_of(1, 0).bases.empty());
@@ -127,13 +128,13 @@ TEST_F(DeltaTest, WeightsThatHardlyMoveTakeLittle) {
 }
 
 TEST_F(DeltaTest, IsAnOptionThatNeedsSharing) {
-  Leaves leaves = {weights(1)};
+  Leaves leaves = {drifting(1)};
   save(1, leaves, Compression::kAlways);
   train(leaves[0], 1);
   save(2, leaves, Compression::kAlways);
   EXPECT_TRUE(record_of(2, 0).bases.empty());
   const auto writer = *store_->begin_save(
-      3, {.chunk_size_bytes = kChunk, .share = false, .compression = Compression::kDelta});
+      3, {.chunk_size_bytes = kDeltaChunk, .share = false, .compression = Compression::kDelta});
   ASSERT_TRUE(put_leaves(*writer, leaves, DType::kBfloat16));
   ASSERT_TRUE(writer->commit());
   EXPECT_TRUE(record_of(3, 0).bases.empty());
@@ -141,14 +142,14 @@ TEST_F(DeltaTest, IsAnOptionThatNeedsSharing) {
 }
 
 TEST_F(DeltaTest, WhatHasMovedTooFarIsEncodedByItself) {
-  Leaves leaves = {weights(1), weights(2)};
+  Leaves leaves = {drifting(1), drifting(2)};
   save(1, leaves);
   train(leaves[0], 1);
-  leaves[1] = weights(3);
+  leaves[1] = drifting(3);
   save(2, leaves);
   EXPECT_FALSE(record_of(2, 0).bases.empty());
   EXPECT_TRUE(record_of(2, 1).bases.empty());
-  leaves[0] = weights(4);
+  leaves[0] = drifting(4);
   save(3, leaves);
   EXPECT_TRUE(record_of(3, 0).bases.empty());
   EXPECT_TRUE(read_leaves(*store_, 3) == leaves);
@@ -156,7 +157,7 @@ TEST_F(DeltaTest, WhatHasMovedTooFarIsEncodedByItself) {
 
 TEST_F(DeltaTest, UnchangedDeltasAreShared) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(2)};
+  Leaves leaves = {drifting(1), drifting(2)};
   save(1, leaves);
   steps[1] = leaves;
   for (std::vector<std::byte>& leaf : leaves) train(leaf, 1);
@@ -165,10 +166,10 @@ TEST_F(DeltaTest, UnchangedDeltasAreShared) {
   leaves[0][0] ^= std::byte{1};
   // Whatever the later save would have done.
   const SaveCounters third = save(3, leaves, Compression::kNone);
-  EXPECT_EQ(third.shared_bytes, 2 * kLeafSize - kChunk);
+  EXPECT_EQ(third.shared_bytes, 2 * kDeltaLeafSize - kDeltaChunk);
   steps[3] = leaves;
   leaves[1][0] ^= std::byte{1};
-  EXPECT_EQ(save(4, leaves).shared_bytes, 2 * kLeafSize - kChunk);
+  EXPECT_EQ(save(4, leaves).shared_bytes, 2 * kDeltaLeafSize - kDeltaChunk);
   steps[4] = leaves;
   EXPECT_EQ(store_->step_record(3)->origin_saves, (std::vector<SaveId>{save_of(1), save_of(2)}));
   open();
@@ -177,14 +178,14 @@ TEST_F(DeltaTest, UnchangedDeltasAreShared) {
 
 TEST_F(DeltaTest, TiedLeavesShareDeltas) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(1), weights(2)};
+  Leaves leaves = {drifting(1), drifting(1), drifting(2)};
   save(1, leaves);
   steps[1] = leaves;
   train(leaves[0], 1);
   leaves[1] = leaves[0];
   leaves[2] = leaves[0];
   const SaveCounters second = save(2, leaves);
-  EXPECT_EQ(second.shared_bytes, 2 * kLeafSize);
+  EXPECT_EQ(second.shared_bytes, 2 * kDeltaLeafSize);
   steps[2] = leaves;
   train(leaves[1], 2);
   save(3, leaves);
@@ -201,17 +202,17 @@ TEST_F(DeltaTest, TiedLeavesShareDeltas) {
 
 TEST_F(DeltaTest, ABaseStaysForAsLongAsItIsNeeded) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(2), weights(3), weights(4)};
+  Leaves leaves = {drifting(1), drifting(2), drifting(3), drifting(4)};
   const SaveCounters first = save(1, leaves);
-  leaves[1] = weights(5);
-  leaves[2] = weights(6);
-  leaves[3] = weights(7);
+  leaves[1] = drifting(5);
+  leaves[2] = drifting(6);
+  leaves[3] = drifting(7);
   train(leaves[0], 1);
   save(2, leaves);
   steps[2] = leaves;
   retire(1);
   const StoreUsage hidden = usage();
-  EXPECT_GT(hidden.hidden_bytes, kLeafSize / 2);
+  EXPECT_GT(hidden.hidden_bytes, kDeltaLeafSize / 2);
   EXPECT_LT(hidden.hidden_bytes, first.stored_bytes / 2);  // No more than the base.
   expect_steps(steps);
   open();
@@ -220,9 +221,9 @@ TEST_F(DeltaTest, ABaseStaysForAsLongAsItIsNeeded) {
   train(leaves[0], 2);
   save(3, leaves, Compression::kDelta, {2});
   steps = {{3, leaves}};
-  EXPECT_GT(usage().hidden_bytes, kLeafSize / 2);
+  EXPECT_GT(usage().hidden_bytes, kDeltaLeafSize / 2);
   expect_steps(steps);
-  leaves = {weights(10), weights(11), weights(12), weights(13)};
+  leaves = {drifting(10), drifting(11), drifting(12), drifting(13)};
   save(4, leaves, Compression::kDelta, {3});
   EXPECT_EQ(usage().hidden_bytes, 0U);
   expect_steps({{4, leaves}});
@@ -230,12 +231,12 @@ TEST_F(DeltaTest, ABaseStaysForAsLongAsItIsNeeded) {
 
 TEST_F(DeltaTest, ABaseMayBeOverwritten) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1)};
+  Leaves leaves = {drifting(1)};
   save(1, leaves);
   train(leaves[0], 1);
   save(2, leaves);
   steps[2] = leaves;
-  steps[1] = {weights(9)};
+  steps[1] = {drifting(9)};
   save(1, steps[1], Compression::kDelta, {}, /*overwrite=*/true);
   store_->wait_for_collector();
   expect_steps(steps);
@@ -250,7 +251,7 @@ TEST_F(DeltaTest, ABaseMayBeOverwritten) {
 // Steps whose bases are encoded afterwards differ from the encoded ones then.
 TEST_F(DeltaTest, RecompressingKeepsDeltasAndMovesTheirBases) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(2)};
+  Leaves leaves = {drifting(1), drifting(2)};
   save(1, leaves, Compression::kNone);
   steps[1] = leaves;
   for (std::uint64_t step = 2; step <= 3; ++step) {
@@ -278,7 +279,7 @@ TEST_F(DeltaTest, RecompressingKeepsDeltasAndMovesTheirBases) {
 
 TEST_F(DeltaTest, DamageToABaseIsReportedForTheLeavesThatNeedIt) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(2)};
+  Leaves leaves = {drifting(1), drifting(2)};
   save(1, leaves);
   const auto tables = [&] {
     std::vector<std::filesystem::path> paths;
@@ -289,11 +290,11 @@ TEST_F(DeltaTest, DamageToABaseIsReportedForTheLeavesThatNeedIt) {
   };
   const auto of_step_1 = tables();
   train(leaves[0], 1);
-  leaves[1] = weights(3);
+  leaves[1] = drifting(3);
   save(2, leaves);
   store_.reset();
   for (const std::filesystem::path& path : of_step_1) {
-    if (std::filesystem::file_size(path) < kLeafSize) continue;
+    if (std::filesystem::file_size(path) < kDeltaLeafSize) continue;
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(10'000);  // In the first leaf's first chunk.
     file.write("damaged", 7);
@@ -306,7 +307,7 @@ TEST_F(DeltaTest, DamageToABaseIsReportedForTheLeavesThatNeedIt) {
   EXPECT_NE(report.damages[1].message.find("differs from one saved with step 1"), std::string::npos)
       << report.damages[1].message;
   const auto reader = *store_->read_step(2);
-  std::vector<std::byte> bytes(kLeafSize);
+  std::vector<std::byte> bytes(kDeltaLeafSize);
   const auto read =
       reader->read_bytes("state", *reader->read_leaf("state", leaf_path(0)), 0, bytes);
   ASSERT_FALSE(read);

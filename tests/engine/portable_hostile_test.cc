@@ -69,7 +69,7 @@ class AddressLimit {
 };
 
 // Of the step that the store has.
-const std::vector<std::size_t> kSizes = {100, 1 << 20};
+const std::vector<std::size_t> kHostileSizes = {100, 1 << 20};
 
 class HostilePortableStore : public ::testing::Test {
  protected:
@@ -77,7 +77,7 @@ class HostilePortableStore : public ::testing::Test {
     auto store = Store::open(directory_.path() / "run", {.create_if_missing = true});
     ASSERT_TRUE(store) << store.error().message;
     store_ = *std::move(store);
-    ASSERT_TRUE(save_arrays(*store_, 3, 1, kSizes));
+    ASSERT_TRUE(save_arrays(*store_, 3, 1, kHostileSizes));
     store_->wait_for_collector();
     files_ = files();
   }
@@ -112,7 +112,7 @@ class HostilePortableStore : public ::testing::Test {
   void expect_untouched() {
     EXPECT_THAT(store_->steps(), ElementsAre(3));
     EXPECT_TRUE(files() == files_);
-    EXPECT_TRUE(*holds_arrays(*store_, 3, 1, kSizes));
+    EXPECT_TRUE(*holds_arrays(*store_, 3, 1, kHostileSizes));
   }
 
   TemporaryDirectory directory_;

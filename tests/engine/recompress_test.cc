@@ -26,15 +26,17 @@ using stepstone::testing::read_leaves;
 
 using ::testing::IsEmpty;
 
-constexpr std::size_t kLeafSize = std::size_t{1} << 20;
+constexpr std::size_t kRecompressLeafSize = std::size_t{1} << 20;
 
 // Bytes of which each has one of eight values: a Huffman code needs less than half of the room.
-std::vector<std::byte> weights(std::uint64_t seed, std::size_t size = kLeafSize) {
+std::vector<std::byte> compressible(std::uint64_t seed, std::size_t size = kRecompressLeafSize) {
   std::vector<std::byte> bytes = content(seed, 0, 0, size);
   for (std::byte& byte : bytes) byte &= std::byte{7};
   return bytes;
 }
-std::vector<std::byte> noise(std::uint64_t seed) { return content(seed, 1, 1, kLeafSize); }
+std::vector<std::byte> noise(std::uint64_t seed) {
+  return content(seed, 1, 1, kRecompressLeafSize);
+}
 
 // Calls back when a segment is begun, and may pretend that the disk is full.
 class WatchedFileSystem : public rocksdb::FileSystemWrapper {
@@ -57,7 +59,7 @@ class WatchedFileSystem : public rocksdb::FileSystemWrapper {
                                  rocksdb::IODebugContext* context) override {
     const rocksdb::IOStatus status =
         FileSystemWrapper::GetFreeSpace(path, options, free_bytes, context);
-    if (is_full) *free_bytes = kLeafSize;
+    if (is_full) *free_bytes = kRecompressLeafSize;
     return status;
   }
 
@@ -119,7 +121,8 @@ class RecompressTest : public ::testing::Test {
 };
 
 TEST_F(RecompressTest, AStepBecomesSmallerAndStaysTheSame) {
-  const Leaves leaves = {weights(1), noise(2), weights(3, kLeafSize + 77), weights(4, 100)};
+  const Leaves leaves = {compressible(1), noise(2), compressible(3, kRecompressLeafSize + 77),
+                         compressible(4, 100)};
   {
     const auto writer = *store_->begin_save(
         7,
@@ -163,7 +166,7 @@ TEST_F(RecompressTest, AStepBecomesSmallerAndStaysTheSame) {
 TEST_F(RecompressTest, AStepThatDoesNotBecomeSmallerIsLeftAlone) {
   const Leaves leaves = {noise(1), noise(2)};
   save(1, leaves);
-  const Leaves small = {weights(1, 50'000)};
+  const Leaves small = {compressible(1, 50'000)};
   save(2, small);
   const SaveId first = store_->step_record(1)->save;
   const SaveId second = store_->step_record(2)->save;
@@ -175,7 +178,7 @@ TEST_F(RecompressTest, AStepThatDoesNotBecomeSmallerIsLeftAlone) {
 }
 
 TEST_F(RecompressTest, MissingStepsAndReadOnlyStoresAreNamed) {
-  save(1, {weights(1)});
+  save(1, {compressible(1)});
   const auto missing = store_->recompress(2);
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
@@ -189,9 +192,9 @@ TEST_F(RecompressTest, MissingStepsAndReadOnlyStoresAreNamed) {
 // From the oldest to the newest, so that none keeps what it shares as it was.
 TEST_F(RecompressTest, LaterStepsReferToWhatWasEncoded) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(2), noise(3)};
+  Leaves leaves = {compressible(1), compressible(2), noise(3)};
   for (std::uint64_t step = 1; step <= 4; ++step) {
-    leaves[1] = weights(10 + step);
+    leaves[1] = compressible(10 + step);
     save(step, leaves);
     steps[step] = leaves;
   }
@@ -210,27 +213,27 @@ TEST_F(RecompressTest, LaterStepsReferToWhatWasEncoded) {
 // The step that stored the chunks first is gone, and those that refer to it are encoded.
 TEST_F(RecompressTest, WhatAHollowSaveHoldsIsEncodedToo) {
   std::map<std::uint64_t, Leaves> steps;
-  Leaves leaves = {weights(1), weights(2), weights(3)};
+  Leaves leaves = {compressible(1), compressible(2), compressible(3)};
   save(1, leaves);
-  leaves[2] = weights(4);
+  leaves[2] = compressible(4);
   save(2, leaves);
   steps[2] = leaves;
-  leaves[2] = weights(5);
+  leaves[2] = compressible(5);
   save(3, leaves, {}, {1});
   steps[3] = leaves;
-  EXPECT_GT(usage().hidden_bytes, 2 * kLeafSize);
+  EXPECT_GT(usage().hidden_bytes, 2 * kRecompressLeafSize);
   EXPECT_TRUE(recompress(2).was_replaced);
   EXPECT_TRUE(recompress(3).was_replaced);
   EXPECT_EQ(usage().hidden_bytes, 0U);
-  EXPECT_LT(usage().stored_bytes, 3 * kLeafSize);
+  EXPECT_LT(usage().stored_bytes, 3 * kRecompressLeafSize);
   expect_steps(steps);
 }
 
 TEST_F(RecompressTest, TiedLeavesStayStoredOnce) {
-  Leaves leaves = {weights(1), weights(1), weights(2), weights(2)};
+  Leaves leaves = {compressible(1), compressible(1), compressible(2), compressible(2)};
   save(1, leaves);
   std::map<std::uint64_t, Leaves> steps = {{1, leaves}};
-  leaves[3][kLeafSize / 2] ^= std::byte{1};  // They part, but for three of four chunks.
+  leaves[3][kRecompressLeafSize / 2] ^= std::byte{1};  // They part, but for three of four chunks.
   save(2, leaves);
   steps[2] = leaves;
   const StoreUsage before = usage();
@@ -247,13 +250,13 @@ TEST_F(RecompressTest, TiedLeavesStayStoredOnce) {
 }
 
 TEST_F(RecompressTest, AReaderGoesOnReadingTheOldSave) {
-  const Leaves leaves = {weights(1), weights(2)};
+  const Leaves leaves = {compressible(1), compressible(2)};
   save(1, leaves);
   const auto reader = *store_->read_step(1);
   const std::vector<StoredLeaf> stored = *reader->read_leaves("state");
   ASSERT_TRUE(recompress(1).was_replaced);
   for (std::size_t leaf = 0; leaf < leaves.size(); ++leaf) {
-    std::vector<std::byte> bytes(kLeafSize);
+    std::vector<std::byte> bytes(kRecompressLeafSize);
     ASSERT_TRUE(reader->read_bytes("state", stored[leaf], 0, bytes));
     EXPECT_TRUE(bytes == leaves[leaf]);
   }
@@ -263,11 +266,11 @@ TEST_F(RecompressTest, AReaderGoesOnReadingTheOldSave) {
 TEST_F(RecompressTest, AStepThatChangesMeanwhileStaysAsItIsThen) {
   const auto files = std::make_shared<WatchedFileSystem>();
   open({.file_system = files});
-  const Leaves leaves = {weights(1), weights(2)};
+  const Leaves leaves = {compressible(1), compressible(2)};
   save(1, leaves);
   save(2, leaves, {.share = false});
   save(3, leaves, {.share = false});
-  const Leaves other = {weights(3), weights(4)};
+  const Leaves other = {compressible(3), compressible(4)};
   files->on_segment = [&] { save(1, other, {.overwrite = true}); };
   const auto overwritten = store_->recompress(1);
   ASSERT_FALSE(overwritten);
@@ -288,11 +291,11 @@ TEST_F(RecompressTest, AStepThatChangesMeanwhileStaysAsItIsThen) {
 }
 
 TEST_F(RecompressTest, ADamagedStepIsNotReplaced) {
-  save(1, {weights(1), weights(2)});
+  save(1, {compressible(1), compressible(2)});
   const SaveId before = store_->step_record(1)->save;
   store_.reset();
   for (const auto& entry : std::filesystem::directory_iterator(directory_.path() / "run")) {
-    if (entry.path().extension() != ".sst" || entry.file_size() < kLeafSize) continue;
+    if (entry.path().extension() != ".sst" || entry.file_size() < kRecompressLeafSize) continue;
     std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(static_cast<std::streamoff>(entry.file_size() / 2));
     file.write("damaged", 7);
@@ -309,7 +312,7 @@ TEST_F(RecompressTest, InTheBackgroundAllButTheNewestStepsAreEncodedOnce) {
   open({.recompress_older_than = 2, .recompress_bytes_per_second = 0});
   std::map<std::uint64_t, Leaves> steps;
   for (std::uint64_t step = 1; step <= 5; ++step) {
-    steps[step] = {weights(step), step == 2 ? noise(100) : weights(50 + step)};
+    steps[step] = {compressible(step), step == 2 ? noise(100) : compressible(50 + step)};
     save(step, steps[step]);
   }
   steps[2] = {noise(7), noise(8)};
@@ -331,7 +334,7 @@ TEST_F(RecompressTest, WhatTheNewestStepsNeedIsNotStoredTwice) {
   open({.recompress_older_than = 1, .recompress_bytes_per_second = 0});
   std::map<std::uint64_t, Leaves> steps;
   for (std::uint64_t step = 1; step <= 4; ++step) {
-    steps[step] = {weights(1000), weights(1001), weights(1002), weights(step)};
+    steps[step] = {compressible(1000), compressible(1001), compressible(1002), compressible(step)};
     save(step, steps[step]);
     store_->wait_for_collector();
   }
@@ -340,7 +343,8 @@ TEST_F(RecompressTest, WhatTheNewestStepsNeedIsNotStoredTwice) {
     EXPECT_FALSE(is_encoded(step, 0)) << step;
   }
   const StoreUsage after = usage();
-  EXPECT_LT(after.stored_bytes - after.reclaimable_bytes, 4 * kLeafSize + 3 * kLeafSize / 2);
+  EXPECT_LT(after.stored_bytes - after.reclaimable_bytes,
+            4 * kRecompressLeafSize + 3 * kRecompressLeafSize / 2);
   expect_steps(steps);
 }
 
@@ -348,11 +352,11 @@ TEST_F(RecompressTest, InTheBackgroundRoomIsLeftForSaves) {
   const auto files = std::make_shared<WatchedFileSystem>();
   files->is_full = true;
   open({.recompress_older_than = 1, .recompress_bytes_per_second = 0, .file_system = files});
-  for (std::uint64_t step = 1; step <= 2; ++step) save(step, {weights(step)});
+  for (std::uint64_t step = 1; step <= 2; ++step) save(step, {compressible(step)});
   store_->wait_for_collector();
   EXPECT_FALSE(is_encoded(1, 0));
   files->is_full = false;
-  save(3, {weights(3)});
+  save(3, {compressible(3)});
   store_->wait_for_collector();
   EXPECT_TRUE(is_encoded(1, 0));
   EXPECT_TRUE(is_encoded(2, 0));
@@ -360,13 +364,13 @@ TEST_F(RecompressTest, InTheBackgroundRoomIsLeftForSaves) {
 
 // At a byte per second it would take weeks.
 TEST_F(RecompressTest, ClosingDoesNotWaitForIt) {
-  save(1, {weights(1)});
-  save(2, {weights(2)});
+  save(1, {compressible(1)});
+  save(2, {compressible(2)});
   open({.recompress_older_than = 0, .recompress_bytes_per_second = 1});
   ASSERT_TRUE(store_->close());
   open();
   EXPECT_FALSE(is_encoded(2, 0));
-  expect_steps({{1, {weights(1)}}, {2, {weights(2)}}});
+  expect_steps({{1, {compressible(1)}}, {2, {compressible(2)}}});
 }
 
 // Goal: no sequence of saves, recompressions, retirements and reopenings loses a byte. Method: at
@@ -377,7 +381,8 @@ TEST_F(RecompressTest, AnythingCanBeMixed) {
     std::mt19937 random(seed);
     const auto draw = [&](std::uint64_t below) { return random() % below; };
     std::map<std::uint64_t, Leaves> steps;
-    Leaves leaves = {weights(1), noise(2), weights(1), weights(4, kLeafSize / 3)};
+    Leaves leaves = {compressible(1), noise(2), compressible(1),
+                     compressible(4, kRecompressLeafSize / 3)};
     for (const std::uint64_t step : store_->steps()) ASSERT_TRUE(store_->retire({&step, 1}));
     for (int i = 0; i < 40; ++i) {
       const auto any_step = [&] {
@@ -388,7 +393,7 @@ TEST_F(RecompressTest, AnythingCanBeMixed) {
         case 1: {
           const std::size_t leaf = draw(leaves.size());
           if (draw(3) == 0) {
-            leaves[leaf] = draw(2) == 0 ? leaves[draw(leaves.size())] : weights(random());
+            leaves[leaf] = draw(2) == 0 ? leaves[draw(leaves.size())] : compressible(random());
           } else {
             for (std::uint64_t changes = 1 + draw(2000); changes > 0; --changes) {
               leaves[leaf][draw(leaves[leaf].size())] ^= std::byte{5};

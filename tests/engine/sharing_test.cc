@@ -18,7 +18,8 @@ using stepstone::testing::Leaves;
 using stepstone::testing::put_leaves;
 using stepstone::testing::read_leaves;
 
-constexpr std::uint32_t kChunk = 4096;  // Small, so that leaves of many chunks are quickly written.
+constexpr std::uint32_t kSharedChunk =
+    4096;  // Small, so that leaves of many chunks are quickly written.
 
 class SharingTest : public ::testing::Test {
  protected:
@@ -34,7 +35,7 @@ class SharingTest : public ::testing::Test {
   // Fails the test, and returns nothing of use, when the save does.
   SaveCounters save(std::uint64_t step, const Leaves& leaves, SaveOptions options = {},
                     const std::vector<std::uint64_t>& retire = {}) {
-    options.chunk_size_bytes = kChunk;
+    options.chunk_size_bytes = kSharedChunk;
     const auto writer = *store_->begin_save(step, options);
     EXPECT_TRUE(put_leaves(*writer, leaves));
     const auto record = writer->commit(retire);
@@ -94,7 +95,7 @@ TEST_F(SharingTest, OnlyChangedChunksAreStored) {
     leaves[1].back() ^= std::byte{2};
     const SaveCounters counters = save(step, leaves);
     if (step > 1) {
-      EXPECT_GE(counters.shared_bytes, total_size(leaves) - std::uint64_t{3} * kChunk);
+      EXPECT_GE(counters.shared_bytes, total_size(leaves) - std::uint64_t{3} * kSharedChunk);
       EXPECT_LT(counters.shared_bytes, total_size(leaves));
     }
     steps[step] = leaves;
@@ -118,9 +119,9 @@ TEST_F(SharingTest, CanBeTurnedOff) {
 TEST_F(SharingTest, LeavesThatGrowShrinkComeAndGoShareWhatTheyCan) {
   Leaves leaves = three_leaves();
   save(1, leaves);
-  leaves[0].resize(leaves[0].size() + 10 * kChunk, std::byte{7});
-  leaves[1].resize(100 * kChunk + 5);  // Its last chunk is now cut short.
-  leaves[2].resize(kChunk);            // Now stands in its record.
+  leaves[0].resize(leaves[0].size() + 10 * kSharedChunk, std::byte{7});
+  leaves[1].resize(100 * kSharedChunk + 5);  // Its last chunk is now cut short.
+  leaves[2].resize(kSharedChunk);            // Now stands in its record.
   leaves.push_back(content(2, 0, 3, 1 << 19));
   save(2, leaves);
   EXPECT_TRUE(read(2) == leaves);
@@ -152,7 +153,7 @@ TEST_F(SharingTest, TiedLeavesMayPart) {
   save(1, leaves);
   leaves[1][0] ^= std::byte{1};
   const SaveCounters second = save(2, leaves);
-  EXPECT_EQ(second.shared_bytes, 2 * tied.size() - kChunk);
+  EXPECT_EQ(second.shared_bytes, 2 * tied.size() - kSharedChunk);
   EXPECT_TRUE(read(2) == leaves);
   leaves[0] = content(10, 0, 0, 800'000);
   save(3, leaves);
@@ -187,7 +188,7 @@ TEST_F(SharingTest, AnOverwrittenStepMayShareWithWhatItReplaces) {
   save(1, leaves);
   leaves[2][0] ^= std::byte{1};
   const SaveCounters second = save(1, leaves, {.overwrite = true});
-  EXPECT_EQ(second.shared_bytes, total_size(leaves) - kChunk);
+  EXPECT_EQ(second.shared_bytes, total_size(leaves) - kSharedChunk);
   EXPECT_TRUE(read(1) == leaves);
 }
 
@@ -226,8 +227,8 @@ TEST_F(SharingTest, ExtentsLeadToEveryChunk) {
 LeafRecord raw_record(std::uint32_t count) {
   LeafRecord record;
   record.kind = LeafKind::kBytes;
-  record.size_bytes = count * std::uint64_t{kChunk} - 1;
-  record.chunk_size_bytes = kChunk;
+  record.size_bytes = count * std::uint64_t{kSharedChunk} - 1;
+  record.chunk_size_bytes = kSharedChunk;
   record.hashes.resize(count);
   return record;
 }
@@ -292,7 +293,7 @@ TEST_F(SharingTest, AWrongExtentIsNotFollowed) {
   ASSERT_TRUE(store->open());
   const StepReaderImpl reader(store, *store->registry().lease(1));
   const StoredLeaf leaf = *reader.read_leaf("state", leaf_path(0));
-  std::vector<std::byte> bytes(kChunk);
+  std::vector<std::byte> bytes(kSharedChunk);
   ChunkPlace place =
       places_of(leaf.record, reader.record().save, "state", leaf.encoded_path, 3, 1)[0];
   place.offset_bytes += kChunkAlignmentBytes;
@@ -303,7 +304,8 @@ TEST_F(SharingTest, AWrongExtentIsNotFollowed) {
   EXPECT_FALSE(reader.read_chunk_at("state", leaf, 3, place, bytes));
   EXPECT_TRUE(reader.read_chunk("state", leaf, 3, 0, bytes));
   const std::vector<std::byte> saved = three_leaves()[0];
-  EXPECT_EQ(bytes, std::vector<std::byte>(saved.begin() + 3 * kChunk, saved.begin() + 4 * kChunk));
+  EXPECT_EQ(bytes, std::vector<std::byte>(saved.begin() + 3 * kSharedChunk,
+                                          saved.begin() + 4 * kSharedChunk));
 }
 
 // As a leaf is read whose chunks have moved: by their keys, without what stands in front of them.

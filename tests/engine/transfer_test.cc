@@ -26,7 +26,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-const std::vector<std::size_t> kSizes = {100, 1 << 20, (256 << 10) + 1, 0, 32 << 10, 3 << 20};
+const std::vector<std::size_t> kTransferSizes = {100, 1 << 20,  (256 << 10) + 1,
+                                                 0,   32 << 10, 3 << 20};
 
 class TransferTest : public ::testing::Test {
  protected:
@@ -52,13 +53,13 @@ class TransferTest : public ::testing::Test {
 TEST_F(TransferTest, StepsGoIntoAFileAndBackWithAllThatBelongsToThem) {
   const auto store = open("run");
   for (std::uint64_t step = 1; step <= 4; ++step) {
-    ASSERT_TRUE(save_arrays(*store, step, 1, kSizes,
+    ASSERT_TRUE(save_arrays(*store, step, 1, kTransferSizes,
                             {.metrics = R"({"loss":0.5})", .custom_metadata = R"({"x":1})"}));
   }
   const auto exported = store->export_steps(path("a.stone"), {.steps = {{4, 2, 3}}});
   ASSERT_TRUE(exported) << exported.error().message;
   EXPECT_EQ(exported->step_count, 3U);
-  EXPECT_EQ(exported->leaf_count, 3 * kSizes.size());
+  EXPECT_EQ(exported->leaf_count, 3 * kTransferSizes.size());
   EXPECT_EQ(exported->file_size_bytes, std::filesystem::file_size(path("a.stone")));
   EXPECT_THAT(files(), ElementsAre("a.stone"));
   const auto other = open("other");
@@ -67,7 +68,7 @@ TEST_F(TransferTest, StepsGoIntoAFileAndBackWithAllThatBelongsToThem) {
   EXPECT_EQ(imported->step_count, 3U);
   EXPECT_THAT(other->steps(), ElementsAre(2, 3, 4));
   for (const std::uint64_t step : other->steps()) {
-    EXPECT_TRUE(*holds_arrays(*other, step, 1, kSizes));
+    EXPECT_TRUE(*holds_arrays(*other, step, 1, kTransferSizes));
     const StepRecord original = *store->step_record(step);
     const StepRecord copy = *other->step_record(step);
     EXPECT_EQ(copy.metrics, original.metrics);
@@ -80,7 +81,7 @@ TEST_F(TransferTest, StepsGoIntoAFileAndBackWithAllThatBelongsToThem) {
 
 TEST_F(TransferTest, AFileIsTheSameWhicheverStoreOrFileItIsExportedFrom) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 5, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 5, 1, kTransferSizes));
   ASSERT_TRUE(store->export_steps(path("a.stone"), {}));
   const auto first = open("a.stone");
   ASSERT_TRUE(first->export_steps(path("b.stone"), {}));
@@ -146,7 +147,7 @@ TEST_F(TransferTest, ManyTinyLeavesAndLeavesOfOddChunkSizesComeAlong) {
 TEST_F(TransferTest, HooksChooseItemsAndBranchesAndReplaceLeaves) {
   const auto store = open("run");
   const auto writer = *store->begin_save(1);
-  ASSERT_TRUE(put_arrays(*writer, "state", 1, 1, kSizes));
+  ASSERT_TRUE(put_arrays(*writer, "state", 1, 1, kTransferSizes));
   ASSERT_TRUE(put_arrays(*writer, "optimizer", 1, 2, {1 << 20}));
   ASSERT_TRUE(writer->commit());
   const TransferHooks hooks{
@@ -172,14 +173,14 @@ TEST_F(TransferTest, HooksChooseItemsAndBranchesAndReplaceLeaves) {
     ASSERT_EQ(reader->record().items.size(), 1U);
     EXPECT_EQ(reader->read_item("state")->handler, "other");
     EXPECT_EQ(reader->read_leaves("state")->size(), 2U);
-    EXPECT_EQ(*testing::read_array(*reader, "state", 0), content(1, 1, 0, kSizes[0]));
+    EXPECT_EQ(*testing::read_array(*reader, "state", 0), content(1, 1, 0, kTransferSizes[0]));
     EXPECT_EQ(*testing::read_array(*reader, "state", 1), content(9, 9, 9, 300000));
   }
 }
 
 TEST_F(TransferTest, ABranchCanBecomeTheWholeItem) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
   const TransferHooks hooks{
       .item = [](const StepReader&, std::string_view, TransferItem& item) -> Result<bool> {
         item.below = {PathComponent::key("5")};
@@ -190,14 +191,14 @@ TEST_F(TransferTest, ABranchCanBecomeTheWholeItem) {
   ASSERT_TRUE(store->export_steps(path("a.stone"), {.hooks = hooks}));
   const auto reader = *open("a.stone")->read_step(1);
   const StoredLeaf leaf = *reader->read_leaf("state", *encode_path({}));
-  std::vector<std::byte> bytes(kSizes[5]);
+  std::vector<std::byte> bytes(kTransferSizes[5]);
   ASSERT_TRUE(reader->read_bytes("state", leaf, 0, bytes));
-  EXPECT_EQ(bytes, content(1, 1, 5, kSizes[5]));
+  EXPECT_EQ(bytes, content(1, 1, 5, kTransferSizes[5]));
 }
 
 TEST_F(TransferTest, WhatHooksLeaveEmptyOrGetWrongIsAnErrorAndLeavesNothing) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
   const TransferHooks none{.item = [](const StepReader&, std::string_view,
                                       TransferItem&) -> Result<bool> { return false; },
                            .leaf = {}};
@@ -227,9 +228,9 @@ TEST_F(TransferTest, WhatHooksLeaveEmptyOrGetWrongIsAnErrorAndLeavesNothing) {
 
 TEST_F(TransferTest, AFileThatIsThereIsOnlyReplacedOnRequest) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
   ASSERT_TRUE(store->export_steps(path("a.stone"), {}));
-  ASSERT_TRUE(save_arrays(*store, 2, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 2, 1, kTransferSizes));
   EXPECT_EQ(store->export_steps(path("a.stone"), {}).error().code, ErrorCode::kAlreadyExists);
   EXPECT_THAT(open("a.stone")->steps(), ElementsAre(1));
   ASSERT_TRUE(store->export_steps(path("a.stone"), {.overwrite = true}));
@@ -245,7 +246,7 @@ TEST_F(TransferTest, AFileThatIsThereIsOnlyReplacedOnRequest) {
 
 TEST_F(TransferTest, AStoppedCopyLeavesNothing) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
   const auto other = open("other");
   std::atomic<int> asked = 0;
   const auto stop = [&] { return ++asked > 3; };
@@ -259,7 +260,7 @@ TEST_F(TransferTest, AStoppedCopyLeavesNothing) {
 
 TEST_F(TransferTest, DamageInTheOriginalIsNamedAndNothingIsCopied) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
   ASSERT_TRUE(store->export_steps(path("a.stone"), {}));
   {
     std::fstream file(path("a.stone"), std::ios::binary | std::ios::in | std::ios::out);
@@ -279,12 +280,12 @@ TEST_F(TransferTest, DamageInTheOriginalIsNamedAndNothingIsCopied) {
 
 TEST_F(TransferTest, ExportsWhileTheStoreIsSavedToAndItsStepsAreRetired) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
   std::atomic<bool> is_done = false;
   std::atomic<std::uint64_t> saved = 1;
   std::jthread trainer([&] {
     for (std::uint64_t step = 2; !is_done; ++step) {
-      ASSERT_TRUE(save_arrays(*store, step, 1, kSizes, {}, {step - 1}));
+      ASSERT_TRUE(save_arrays(*store, step, 1, kTransferSizes, {}, {step - 1}));
       saved = step;
     }
   });
@@ -293,7 +294,7 @@ TEST_F(TransferTest, ExportsWhileTheStoreIsSavedToAndItsStepsAreRetired) {
     ASSERT_TRUE(exported) << exported.error().message;
     const auto portable = open("a.stone");
     ASSERT_THAT(portable->steps(), ::testing::SizeIs(1));
-    EXPECT_TRUE(*holds_arrays(*portable, *portable->latest_step(), 1, kSizes));
+    EXPECT_TRUE(*holds_arrays(*portable, *portable->latest_step(), 1, kTransferSizes));
     const std::uint64_t before = saved;
     while (saved == before) std::this_thread::yield();
   }
@@ -302,37 +303,39 @@ TEST_F(TransferTest, ExportsWhileTheStoreIsSavedToAndItsStepsAreRetired) {
 
 TEST_F(TransferTest, AStepCanBeCalledOtherwiseAlsoInTheSameStore) {
   const auto store = open("run");
-  ASSERT_TRUE(save_arrays(*store, 1, 1, kSizes));
-  ASSERT_TRUE(save_arrays(*store, 2, 2, kSizes));
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kTransferSizes));
+  ASSERT_TRUE(save_arrays(*store, 2, 2, kTransferSizes));
   const auto copied = store->import_steps(*store, {.steps = {{1}}, .as_step = 5});
   ASSERT_TRUE(copied) << copied.error().message;
   EXPECT_THAT(store->steps(), ElementsAre(1, 2, 5));
   const auto reader = *store->read_step(5);
-  EXPECT_EQ(*testing::read_array(*reader, "state", 5), content(1, 1, 5, kSizes[5]));
+  EXPECT_EQ(*testing::read_array(*reader, "state", 5), content(1, 1, 5, kTransferSizes[5]));
   EXPECT_EQ(store->import_steps(*store, {.as_step = 6}).error().code, ErrorCode::kInvalidArgument);
 }
 
 TEST_F(TransferTest, StepsThatAreThereAreRefusedSkippedOrReplaced) {
   using Existing = ImportOptions::Existing;
   const auto from = open("from");
-  for (const std::uint64_t step : {1U, 2U, 3U}) ASSERT_TRUE(save_arrays(*from, step, 1, kSizes));
+  for (const std::uint64_t step : {1U, 2U, 3U})
+    ASSERT_TRUE(save_arrays(*from, step, 1, kTransferSizes));
   const auto to = open("to");
-  ASSERT_TRUE(save_arrays(*to, 2, 7, kSizes));
+  ASSERT_TRUE(save_arrays(*to, 2, 7, kTransferSizes));
   EXPECT_EQ(to->import_steps(*from, {}).error().code, ErrorCode::kAlreadyExists);
   EXPECT_THAT(to->steps(), ElementsAre(2));
   const auto skipped = to->import_steps(*from, {.existing = Existing::kSkip});
   ASSERT_TRUE(skipped) << skipped.error().message;
   EXPECT_EQ(skipped->step_count, 2U);
   EXPECT_EQ(skipped->skipped_count, 1U);
-  EXPECT_TRUE(*holds_arrays(*to, 2, 7, kSizes));
+  EXPECT_TRUE(*holds_arrays(*to, 2, 7, kTransferSizes));
   const auto replaced = to->import_steps(*from, {.existing = Existing::kOverwrite});
   ASSERT_TRUE(replaced) << replaced.error().message;
-  EXPECT_TRUE(*holds_arrays(*to, 2, 1, kSizes));
+  EXPECT_TRUE(*holds_arrays(*to, 2, 1, kTransferSizes));
 }
 
 TEST_F(TransferTest, ProgressGoesUpToAllBytes) {
   const auto store = open("run");
-  for (const std::uint64_t step : {1U, 2U}) ASSERT_TRUE(save_arrays(*store, step, 1, kSizes));
+  for (const std::uint64_t step : {1U, 2U})
+    ASSERT_TRUE(save_arrays(*store, step, 1, kTransferSizes));
   const auto check = [&](const std::function<bool(const TransferProgress&)>& copy) {
     std::uint64_t last = 0;
     std::uint64_t total = 0;

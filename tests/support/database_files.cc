@@ -9,18 +9,9 @@
 #include <set>
 #include <vector>
 
+#include "tests/support/null_logger.h"
+
 namespace stepstone {
-namespace {
-
-class NullLogger : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
-  std::size_t GetLogFileSize() const override { return 0; }
-};
-
-}  // namespace
-
 std::string stray_files(const std::shared_ptr<rocksdb::FileSystem>& file_system,
                         const std::string& directory) {
   const std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(file_system);

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 
+#include "tests/support/null_logger.h"
 #include "tests/support/random.h"
 
 namespace stepstone {
@@ -21,13 +22,6 @@ using rocksdb::IOStatus;
 using rocksdb::Slice;
 
 constexpr std::uint64_t kRoot = 1;
-
-class NullLogger : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
-  std::size_t GetLogFileSize() const override { return 0; }
-};
 
 class HeldLock : public rocksdb::FileLock {
  public:

@@ -64,6 +64,12 @@ void HostileFileTest::expect_changed_files_do_no_harm(std::string_view format,
   EXPECT_GT(refused_count, 0U);
 }
 
+std::string little_endian(std::uint64_t value, std::size_t size_bytes) {
+  std::string bytes;
+  for (std::size_t i = 0; i < size_bytes; ++i) bytes += static_cast<char>(value >> (8 * i));
+  return bytes;
+}
+
 std::string golden(std::string_view name) {
   return read_file(std::filesystem::path(STEPSTONE_GOLDEN_DIRECTORY) / "interchange" / name);
 }

@@ -1,6 +1,7 @@
 #pragma once
 // What the tests of hostile files share.
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,9 @@ class HostileFileTest : public TemporaryDirectoryTest {
   void expect_changed_files_do_no_harm(std::string_view format, const std::string& bytes,
                                        std::size_t count) const;
 };
+
+// The lowest `size_bytes` bytes of the value, the lowest first.
+std::string little_endian(std::uint64_t value, std::size_t size_bytes);
 
 // A file of tests/golden/interchange.
 std::string golden(std::string_view name);

@@ -26,12 +26,6 @@ std::string one(std::string_view dtype, std::string_view shape, std::string_view
                      offsets);
 }
 
-std::string repeated(std::string_view part, std::size_t count) {
-  std::string all;
-  for (std::size_t i = 0; i < count; ++i) all += part;
-  return all;
-}
-
 std::vector<HostileFile> files() {
   const std::string two =
       R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":)";

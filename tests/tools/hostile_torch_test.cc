@@ -14,28 +14,18 @@ namespace {
 
 using HostileTorchTest = HostileFileTest;
 
-std::string number(std::uint64_t value, std::size_t size) {
-  std::string bytes;
-  for (std::size_t i = 0; i < size; ++i) bytes += static_cast<char>(value >> (8 * i));
-  return bytes;
+std::string pickled_text(std::string_view value) {
+  return "X" + little_endian(value.size(), 4) + std::string(value);
 }
-std::string text(std::string_view value) {
-  return "X" + number(value.size(), 4) + std::string(value);
-}
-std::string integer(std::int64_t value) {
-  return "\x8A\x08" + number(static_cast<std::uint64_t>(value), 8);
+std::string pickled_integer(std::int64_t value) {
+  return "\x8A\x08" + little_endian(static_cast<std::uint64_t>(value), 8);
 }
 std::string global(std::string_view module, std::string_view name) {
   return "c" + std::string(module) + "\n" + std::string(name) + "\n";
 }
-std::string repeated(std::string_view part, std::size_t count) {
-  std::string all;
-  for (std::size_t i = 0; i < count; ++i) all += part;
-  return all;
-}
 
 // A file of PyTorch with this pickle (without its head and its end) and one storage of four floats.
-std::string file_of(const std::string& pickle) {
+std::string torch_file_of(const std::string& pickle) {
   return raw_zip({{.name = "m/data.pkl", .packed = "\x80\x02" + pickle + "."},
                   {.name = "m/byteorder", .packed = "little"},
                   {.name = "m/data/0", .packed = std::string(16, '\0')}});
@@ -46,34 +36,36 @@ std::string file_of_raw(const std::string& pickle) {
 
 std::string storage(std::string_view key, std::int64_t size,
                     const std::string& type = global("torch", "FloatStorage")) {
-  return "(" + text("storage") + type + text(key) + text("cpu") + integer(size) + "tQ";
+  return "(" + pickled_text("storage") + type + pickled_text(key) + pickled_text("cpu") +
+         pickled_integer(size) + "tQ";
 }
 
 struct View {
   std::string storage = stepstone::tool::storage("0", 4);
   std::int64_t first = 0;
-  std::string shape = integer(4);
-  std::string strides = integer(1);
+  std::string shape = pickled_integer(4);
+  std::string strides = pickled_integer(1);
   std::string hooks = global("collections", "OrderedDict") + ")R";
   std::string behind;
 };
 std::string tensor(const View& view) {
-  return global("torch._utils", "_rebuild_tensor_v2") + "(" + view.storage + integer(view.first) +
-         "(" + view.shape + "t(" + view.strides + "t\x89" + view.hooks + view.behind + "tR";
+  return global("torch._utils", "_rebuild_tensor_v2") + "(" + view.storage +
+         pickled_integer(view.first) + "(" + view.shape + "t(" + view.strides + "t\x89" +
+         view.hooks + view.behind + "tR";
 }
-std::string in_dict(const std::string& value) { return "}(" + text("a") + value + "u"; }
+std::string in_dict(const std::string& value) { return "}(" + pickled_text("a") + value + "u"; }
 
 // A tuple of the same thing twice, in a tuple of it twice, and so on: 2^depth leaves.
 std::string laughs(std::size_t depth) {
   std::string pickle = "K\x01";
   for (std::size_t i = 0; i < depth; ++i)
-    pickle += "q" + number(i, 1) + "h" + number(i, 1) + "\x86";
+    pickle += "q" + little_endian(i, 1) + "h" + little_endian(i, 1) + "\x86";
   return pickle;
 }
 
 std::vector<HostileFile> pickles() {
   const auto calls = [](std::string_view module, std::string_view name) {
-    return file_of(global(module, name) + "(" + text("touch /tmp/harm") + "tR");
+    return torch_file_of(global(module, name) + "(" + pickled_text("touch /tmp/harm") + "tR");
   };
   return {
       {"System", calls("os", "system"), "'os.system'"},
@@ -93,88 +85,94 @@ std::vector<HostileFile> pickles() {
       {"Quantized", calls("torch", "QInt8Storage"), "QInt8Storage"},
       {"NameForTheTerminal", calls("os\x1b[2J", "x"), "\\x1b"},
       {"LongName", calls(std::string(100'000, 'm'), "x"), "…"},
-      {"StackGlobal", file_of(text("os") + text("system") + "\x93"), "0x93"},
-      {"Instance", file_of("(ios\nsystem\n"), "0x69"},
-      {"Object", file_of("(" + text("x") + "o"), "0x6f"},
-      {"NewObject", file_of(global("collections", "OrderedDict") + ")\x81"), "0x81"},
-      {"NewObjectEx", file_of(global("collections", "OrderedDict") + ")}\x92"), "0x92"},
-      {"Extension", file_of("\x82\x01"), "0x82"},
-      {"PersistentText", file_of("Pkey\n"), "0x50"},
-      {"TextNumber", file_of("I1\n"), "0x49"},
-      {"TextString", file_of("S'x'\n"), "0x53"},
-      {"Duplicate", file_of("N2"), "0x32"},
-      {"Pop", file_of("NN0"), "0x30"},
-      {"Set", file_of("\x8F"), "0x8f"},
-      {"Buffer", file_of("\x97"), "0x97"},
-      {"Long4", file_of("\x8B" + number(0xFFFFFFFF, 4)), "0x8b"},
-      {"Bytes8", file_of("\x8E" + number(std::uint64_t{1} << 62, 8)), "0x8e"},
+      {"StackGlobal", torch_file_of(pickled_text("os") + pickled_text("system") + "\x93"), "0x93"},
+      {"Instance", torch_file_of("(ios\nsystem\n"), "0x69"},
+      {"Object", torch_file_of("(" + pickled_text("x") + "o"), "0x6f"},
+      {"NewObject", torch_file_of(global("collections", "OrderedDict") + ")\x81"), "0x81"},
+      {"NewObjectEx", torch_file_of(global("collections", "OrderedDict") + ")}\x92"), "0x92"},
+      {"Extension", torch_file_of("\x82\x01"), "0x82"},
+      {"PersistentText", torch_file_of("Pkey\n"), "0x50"},
+      {"TextNumber", torch_file_of("I1\n"), "0x49"},
+      {"TextString", torch_file_of("S'x'\n"), "0x53"},
+      {"Duplicate", torch_file_of("N2"), "0x32"},
+      {"Pop", torch_file_of("NN0"), "0x30"},
+      {"Set", torch_file_of("\x8F"), "0x8f"},
+      {"Buffer", torch_file_of("\x97"), "0x97"},
+      {"Long4", torch_file_of("\x8B" + little_endian(0xFFFFFFFF, 4)), "0x8b"},
+      {"Bytes8", torch_file_of("\x8E" + little_endian(std::uint64_t{1} << 62, 8)), "0x8e"},
       {"Protocol0", file_of_raw("N."), "protocol"},
       {"Protocol77", file_of_raw("\x80\x4DN."), "protocol 77"},
-      {"ProtocolInside", file_of("N\x80\x02"), "inside"},
+      {"ProtocolInside", torch_file_of("N\x80\x02"), "inside"},
       {"EmptyPickle", file_of_raw(""), "end"},
       {"EndAlone", file_of_raw("\x80\x02."), "stack"},
       {"NoEnd", file_of_raw("\x80\x02N"), "end"},
-      {"TwoEnds", file_of("N."), "follows"},
-      {"TwoValues", file_of("NN"), "put together"},
-      {"MarkLeft", file_of("(N"), ""},
-      {"TextOfFourGiB", file_of("X\xFF\xFF\xFF\xFF"), "cut short"},
+      {"TwoEnds", torch_file_of("N."), "follows"},
+      {"TwoValues", torch_file_of("NN"), "put together"},
+      {"MarkLeft", torch_file_of("(N"), ""},
+      {"TextOfFourGiB", torch_file_of("X\xFF\xFF\xFF\xFF"), "cut short"},
       {"NumberCutShort", file_of_raw("\x80\x02J\x01"), "cut short"},
       {"LineWithoutEnd",
        file_of_raw("\x80\x02"
                    "cos"),
        "cut short"},
       {"LongOf255BytesCutShort", file_of_raw("\x80\x02\x8A\xFF\x01"), "cut short"},
-      {"TupleWithoutMark", file_of("t"), "mark"},
-      {"TupleOfTooFew", file_of("N\x86"), "stack"},
-      {"TupleAcrossAMark", file_of("N(N\x86"), "stack"},
-      {"AppendToADict", file_of("}Na"), "no list"},
-      {"AppendToNothing", file_of("Na"), "stack"},
-      {"AppendToATuple", file_of(")Na"), "no list"},
-      {"SetInAList", file_of("]NNs"), "no list"},
-      {"KeyWithoutValue", file_of("}(Nu"), "key"},
-      {"MemoMissing", file_of("h\x07"), "noted"},
-      {"LongMemoMissing", file_of("j\xFF\xFF\xFF\xFF"), "noted"},
+      {"TupleWithoutMark", torch_file_of("t"), "mark"},
+      {"TupleOfTooFew", torch_file_of("N\x86"), "stack"},
+      {"TupleAcrossAMark", torch_file_of("N(N\x86"), "stack"},
+      {"AppendToADict", torch_file_of("}Na"), "no list"},
+      {"AppendToNothing", torch_file_of("Na"), "stack"},
+      {"AppendToATuple", torch_file_of(")Na"), "no list"},
+      {"SetInAList", torch_file_of("]NNs"), "no list"},
+      {"KeyWithoutValue", torch_file_of("}(Nu"), "key"},
+      {"MemoMissing", torch_file_of("h\x07"), "noted"},
+      {"LongMemoMissing", torch_file_of("j\xFF\xFF\xFF\xFF"), "noted"},
       {"NoteNothing", file_of_raw("\x80\x02q\x01."), "stack"},
-      {"NoteAMark", file_of("(q\x01"), "stack"},
+      {"NoteAMark", torch_file_of("(q\x01"), "stack"},
       {"ListInItself",
-       file_of("]q\x01h\x01"
-               "a"),
+       torch_file_of("]q\x01h\x01"
+                     "a"),
        "deeper"},
-      {"DictInItself", file_of("}q\x01" + text("a") + "h\x01s"), "deeper"},
-      {"NestedThousandfold", file_of(repeated("](", 1000) + repeated("e", 1000)), "deeper"},
-      {"NestedManyThousandfold", file_of(repeated("](", 200'000) + repeated("e", 200'000)),
+      {"DictInItself", torch_file_of("}q\x01" + pickled_text("a") + "h\x01s"), "deeper"},
+      {"NestedThousandfold", torch_file_of(repeated("](", 1000) + repeated("e", 1000)), "deeper"},
+      {"NestedManyThousandfold", torch_file_of(repeated("](", 200'000) + repeated("e", 200'000)),
        "deeper"},
-      {"Laughs", file_of(laughs(30)), "1032"},
-      {"MillionsOfValues", file_of("](" + repeated("]", 5'000'000) + "e"), "values"},
-      {"KeyIsATuple", file_of("})Ns"), "neither"},
-      {"KeyIsAFloat", file_of("}G" + std::string(8, '\0') + "Ns"), "neither"},
-      {"KeyTwice", file_of("}(" + text("a") + "N" + text("a") + "Nu"), ""},
-      {"KeyOfAMegabyte", file_of("}(" + text(std::string(1 << 20, 'k')) + "Nu"), ""},
-      {"CallOfATuple", file_of("))R"), "call"},
-      {"CallWithoutTuple", file_of(global("collections", "OrderedDict") + "NR"), "arguments"},
-      {"CallOfManyArguments", file_of(global("torch", "Size") + "(" + repeated("N", 1000) + "tR"),
-       "8 arguments"},
-      {"OrderedDictOfPairs", file_of(global("collections", "OrderedDict") + "(]tR"), "OrderedDict"},
-      {"SizeOfAList", file_of(global("torch", "Size") + "]\x85R"), "tuple"},
+      {"Laughs", torch_file_of(laughs(30)), "1032"},
+      {"MillionsOfValues", torch_file_of("](" + repeated("]", 5'000'000) + "e"), "values"},
+      {"KeyIsATuple", torch_file_of("})Ns"), "neither"},
+      {"KeyIsAFloat", torch_file_of("}G" + std::string(8, '\0') + "Ns"), "neither"},
+      {"KeyTwice", torch_file_of("}(" + pickled_text("a") + "N" + pickled_text("a") + "Nu"), ""},
+      {"KeyOfAMegabyte", torch_file_of("}(" + pickled_text(std::string(1 << 20, 'k')) + "Nu"), ""},
+      {"CallOfATuple", torch_file_of("))R"), "call"},
+      {"CallWithoutTuple", torch_file_of(global("collections", "OrderedDict") + "NR"), "arguments"},
+      {"CallOfManyArguments",
+       torch_file_of(global("torch", "Size") + "(" + repeated("N", 1000) + "tR"), "8 arguments"},
+      {"OrderedDictOfPairs", torch_file_of(global("collections", "OrderedDict") + "(]tR"),
+       "OrderedDict"},
+      {"SizeOfAList", torch_file_of(global("torch", "Size") + "]\x85R"), "tuple"},
       {"EncodeOtherwise",
-       file_of(global("_codecs", "encode") + text("x") + text("rot13") + "\x86R"), "encode"},
+       torch_file_of(global("_codecs", "encode") + pickled_text("x") + pickled_text("rot13") +
+                     "\x86R"),
+       "encode"},
       {"EncodeBeyondABytes",
-       file_of(global("_codecs", "encode") + text("\xE2\x82\xAC") + text("latin1") + "\x86R"),
+       torch_file_of(global("_codecs", "encode") + pickled_text("\xE2\x82\xAC") +
+                     pickled_text("latin1") + "\x86R"),
        "bytes"},
       {"ComplexOfStrings",
-       file_of(global("__builtin__", "complex") + text("1") + text("2") + "\x86R"), "complex"},
-      {"StateOfAList", file_of("]}b"), "state"},
-      {"StateOfANumber", file_of("K\x01}b"), "state"},
-      {"FunctionAsValue", file_of(in_dict(global("torch", "Size"))), "'a'"},
-      {"DTypeAsValue", file_of(in_dict(global("torch", "float32"))), "'a'"},
-      {"StorageAsValue", file_of(in_dict(storage("0", 4))), "'a'"},
+       torch_file_of(global("__builtin__", "complex") + pickled_text("1") + pickled_text("2") +
+                     "\x86R"),
+       "complex"},
+      {"StateOfAList", torch_file_of("]}b"), "state"},
+      {"StateOfANumber", torch_file_of("K\x01}b"), "state"},
+      {"FunctionAsValue", torch_file_of(in_dict(global("torch", "Size"))), "'a'"},
+      {"DTypeAsValue", torch_file_of(in_dict(global("torch", "float32"))), "'a'"},
+      {"StorageAsValue", torch_file_of(in_dict(storage("0", 4))), "'a'"},
   };
 }
 
 std::vector<HostileFile> tensors() {
-  const auto view = [](const View& spoilt) { return file_of(in_dict(tensor(spoilt))); };
+  const auto view = [](const View& spoilt) { return torch_file_of(in_dict(tensor(spoilt))); };
   const std::string floats = global("torch", "FloatStorage");
-  const std::string many = repeated(integer(2), 40);
+  const std::string many = repeated(pickled_integer(2), 40);
   return {
       {"NoSuchStorage", view({.storage = storage("1", 4)}), "no storage '1'"},
       {"StorageElsewhere", view({.storage = storage("../../etc/passwd", 4)}), "no storage"},
@@ -188,13 +186,16 @@ std::vector<HostileFile> tensors() {
       {"StorageIsNone", view({.storage = "N"}), "storage"},
       {"StorageIsATuple", view({.storage = "(" + floats + "t"}), "storage"},
       {"StorageOfFourParts",
-       view({.storage = "(" + text("storage") + floats + text("0") + text("cpu") + "tQ"}),
+       view({.storage = "(" + pickled_text("storage") + floats + pickled_text("0") +
+                        pickled_text("cpu") + "tQ"}),
        "storage"},
       {"OtherPersistentThing",
-       view({.storage = "(" + text("module") + floats + text("0") + text("cpu") + "K\x04tQ"}),
+       view({.storage = "(" + pickled_text("module") + floats + pickled_text("0") +
+                        pickled_text("cpu") + "K\x04tQ"}),
        "storage"},
       {"StorageKeyIsANumber",
-       view({.storage = "(" + text("storage") + floats + "K\x01" + text("cpu") + "K\x04tQ"}),
+       view({.storage = "(" + pickled_text("storage") + floats + "K\x01" + pickled_text("cpu") +
+                        "K\x04tQ"}),
        "storage"},
       {"StorageTypeIsAFunction", view({.storage = storage("0", 4, global("torch", "Size"))}),
        "storage"},
@@ -203,45 +204,52 @@ std::vector<HostileFile> tensors() {
       {"FirstBeyond", view({.first = 1}), "beyond"},
       {"FirstFarBeyond", view({.first = std::int64_t{1} << 62}), "beyond"},
       {"FirstNegative", view({.first = -1}), ""},
-      {"ShapeBeyond", view({.shape = integer(5)}), "beyond"},
-      {"ShapeOf2To62", view({.shape = integer(std::int64_t{1} << 62)}), ""},
-      {"ShapeNegative", view({.shape = integer(-4)}), "shape"},
-      {"ShapeOfText", view({.shape = text("4")}), "shape"},
+      {"ShapeBeyond", view({.shape = pickled_integer(5)}), "beyond"},
+      {"ShapeOf2To62", view({.shape = pickled_integer(std::int64_t{1} << 62)}), ""},
+      {"ShapeNegative", view({.shape = pickled_integer(-4)}), "shape"},
+      {"ShapeOfText", view({.shape = pickled_text("4")}), "shape"},
       {"ShapeOfABool", view({.shape = "\x88"}), "shape"},
       {"ShapeOfABigInteger", view({.shape = "\x8A\x09" + std::string(8, '\0') + "\x01"}), "shape"},
       {"ShapeOf40Dimensions", view({.shape = many, .strides = many}), "dimensions"},
       {"ProductOverflows",
-       view({.shape = integer(std::int64_t{1} << 40) + integer(std::int64_t{1} << 40),
-             .strides = integer(0) + integer(0)}),
+       view({.shape =
+                 pickled_integer(std::int64_t{1} << 40) + pickled_integer(std::int64_t{1} << 40),
+             .strides = pickled_integer(0) + pickled_integer(0)}),
        ""},
-      {"StrideBeyond", view({.shape = integer(2), .strides = integer(4)}), "beyond"},
-      {"StrideNegative", view({.strides = integer(-1)}), "strides"},
-      {"StrideOf2To63Minus1", view({.strides = integer(INT64_MAX)}), "beyond"},
-      {"StridesTimesShapeWrapAround",
-       view({.shape = integer(3) + integer(3),
-             .strides = integer(std::int64_t{1} << 62) + integer(std::int64_t{1} << 62)}),
+      {"StrideBeyond", view({.shape = pickled_integer(2), .strides = pickled_integer(4)}),
        "beyond"},
-      {"FewerStrides", view({.shape = integer(2) + integer(2)}), "lengths"},
-      {"MoreStrides", view({.strides = integer(1) + integer(1)}), "lengths"},
+      {"StrideNegative", view({.strides = pickled_integer(-1)}), "strides"},
+      {"StrideOf2To63Minus1", view({.strides = pickled_integer(INT64_MAX)}), "beyond"},
+      {"StridesTimesShapeWrapAround",
+       view({.shape = pickled_integer(3) + pickled_integer(3),
+             .strides =
+                 pickled_integer(std::int64_t{1} << 62) + pickled_integer(std::int64_t{1} << 62)}),
+       "beyond"},
+      {"FewerStrides", view({.shape = pickled_integer(2) + pickled_integer(2)}), "lengths"},
+      {"MoreStrides", view({.strides = pickled_integer(1) + pickled_integer(1)}), "lengths"},
       {"ExpandedToATebibyte",
-       view({.shape = integer(std::int64_t{1} << 38), .strides = integer(0)}), "1032"},
+       view({.shape = pickled_integer(std::int64_t{1} << 38), .strides = pickled_integer(0)}),
+       "1032"},
       {"ExpandedToAGibibyte",
-       view({.shape = integer(std::int64_t{1} << 28), .strides = integer(0)}), "1032"},
+       view({.shape = pickled_integer(std::int64_t{1} << 28), .strides = pickled_integer(0)}),
+       "1032"},
       {"OneViewManyTimes",
-       file_of("](" + tensor({.shape = integer(100'000), .strides = integer(0)}) + "q\x01" +
-               repeated("h\x01", 10'000) + "e"),
+       torch_file_of("](" +
+                     tensor({.shape = pickled_integer(100'000), .strides = pickled_integer(0)}) +
+                     "q\x01" + repeated("h\x01", 10'000) + "e"),
        "1032"},
       {"Hooks", view({.hooks = in_dict("N")}), "hooks"},
       {"HooksAreAList", view({.hooks = "]"}), "hooks"},
       {"Conjugated", view({.behind = in_dict("\x88")}), "metadata"},
       {"MetadataIsAList", view({.behind = "]"}), "metadata"},
       {"NineArguments", view({.behind = "NNN"}), ""},
-      {"FewArguments", file_of(global("torch._utils", "_rebuild_tensor_v2") + ")R"), "arguments"},
+      {"FewArguments", torch_file_of(global("torch._utils", "_rebuild_tensor_v2") + ")R"),
+       "arguments"},
       {"V3WithoutDType",
-       file_of(global("torch._utils", "_rebuild_tensor_v3") + "(" + storage("0", 4) +
-               "K\x01))\x89NNtR"),
+       torch_file_of(global("torch._utils", "_rebuild_tensor_v3") + "(" + storage("0", 4) +
+                     "K\x01))\x89NNtR"),
        "dtype"},
-      {"ParameterOfNone", file_of(global("torch._utils", "_rebuild_parameter") + "(N\x88NtR"),
+      {"ParameterOfNone", torch_file_of(global("torch._utils", "_rebuild_parameter") + "(N\x88NtR"),
        "parameter"},
       {"NoPickle", raw_zip({{.name = "m/data/0", .packed = "x"}}), "data.pkl"},
       {"PickleDeeper", raw_zip({{.name = "m/n/data.pkl", .packed = "\x80\x02N."}}), "data.pkl"},

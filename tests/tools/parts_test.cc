@@ -68,9 +68,9 @@ TEST(Npy, RefusesDtypesThatNumpyLacks) {
 }
 
 std::string element_json(DType dtype, std::span<const std::byte> bytes, std::size_t index) {
-  std::string json;
-  append_element_json(json, dtype, bytes, index);
-  return json;
+  std::string encoded;
+  append_element_json(encoded, dtype, bytes, index);
+  return encoded;
 }
 
 template <typename T>
@@ -81,12 +81,12 @@ std::string element_json(DType dtype, const std::vector<T>& values, std::size_t 
 // The value of an 8-bit (or smaller, one to a byte) code; NaN and infinities from their strings.
 double small_value(DType dtype, unsigned code) {
   const std::vector<std::uint8_t> bytes = {static_cast<std::uint8_t>(code)};
-  const nlohmann::json json = nlohmann::json::parse(element_json(dtype, bytes, 0));
+  const nlohmann::json encoded = nlohmann::json::parse(element_json(dtype, bytes, 0));
   // The digits are those that give the float back.
-  if (json.is_number()) return json.get<float>();
-  if (json == "nan") return std::numeric_limits<double>::quiet_NaN();
-  EXPECT_TRUE(json == "inf" || json == "-inf");
-  return json == "inf" ? HUGE_VAL : -HUGE_VAL;
+  if (encoded.is_number()) return encoded.get<float>();
+  if (encoded == "nan") return std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(encoded == "inf" || encoded == "-inf");
+  return encoded == "inf" ? HUGE_VAL : -HUGE_VAL;
 }
 
 struct SmallFormat {
@@ -162,17 +162,17 @@ TEST(ElementText, Bfloat16IsHalfAFloat) {
 TEST(ElementText, Float16FollowsItsFields) {
   for (unsigned code = 0; code < 65536; ++code) {
     const std::vector<std::uint16_t> half = {static_cast<std::uint16_t>(code)};
-    const nlohmann::json json = nlohmann::json::parse(element_json(DType::kFloat16, half, 0));
+    const nlohmann::json encoded = nlohmann::json::parse(element_json(DType::kFloat16, half, 0));
     const int exponent = static_cast<int>(code >> 10 & 31);
     const int mantissa = static_cast<int>(code & 1023);
     if (exponent == 31) {
-      ASSERT_EQ(json, mantissa != 0 ? "nan" : code >> 15 != 0 ? "-inf" : "inf") << code;
+      ASSERT_EQ(encoded, mantissa != 0 ? "nan" : code >> 15 != 0 ? "-inf" : "inf") << code;
       continue;
     }
     const double magnitude =
         exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
     // The shortest digits that give the float back are not those of the exact double.
-    ASSERT_EQ(json.get<float>(), static_cast<float>(code >> 15 != 0 ? -magnitude : magnitude))
+    ASSERT_EQ(encoded.get<float>(), static_cast<float>(code >> 15 != 0 ? -magnitude : magnitude))
         << code;
   }
 }
@@ -181,12 +181,12 @@ TEST(ElementText, FloatsReadBackTheSame) {
   const std::vector<double> doubles = {0.0,  -0.0,      1.0,   0.1, 1e300, -4.9406564584124654e-324,
                                        1e16, 1.0 / 3.0, 2e-300};
   for (std::size_t i = 0; i < doubles.size(); ++i) {
-    const std::string json = element_json(DType::kFloat64, doubles, i);
-    EXPECT_EQ(std::bit_cast<std::uint64_t>(std::strtod(json.c_str(), nullptr)),
+    const std::string encoded = element_json(DType::kFloat64, doubles, i);
+    EXPECT_EQ(std::bit_cast<std::uint64_t>(std::strtod(encoded.c_str(), nullptr)),
               std::bit_cast<std::uint64_t>(doubles[i]))
-        << json;
+        << encoded;
     // Never the text of an integer, which would lose the sign of -0.0 in a reader.
-    EXPECT_TRUE(nlohmann::json::parse(json).is_number_float()) << json;
+    EXPECT_TRUE(nlohmann::json::parse(encoded).is_number_float()) << encoded;
   }
 }
 
@@ -217,22 +217,22 @@ TEST(ElementText, PackedElementsStandInTheLowestBitsFirst) {
 
 TEST(JsonText, EscapesWhatItMustAndRefusesWhatIsNotUtf8) {
   for (unsigned byte = 0; byte < 128; ++byte) {
-    std::string json;
+    std::string encoded;
     const std::string text(1, static_cast<char>(byte));
-    ASSERT_TRUE(append_json_string(json, text));
-    EXPECT_EQ(nlohmann::json::parse(json).get<std::string>(), text);
-    EXPECT_EQ(json, nlohmann::json(text).dump());
+    ASSERT_TRUE(append_json_string(encoded, text));
+    EXPECT_EQ(nlohmann::json::parse(encoded).get<std::string>(), text);
+    EXPECT_EQ(encoded, nlohmann::json(text).dump());
   }
   for (const std::string_view text :
        {"\x80", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80",
         "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82"}) {
-    std::string json = "before";
-    EXPECT_FALSE(append_json_string(json, text));
-    EXPECT_EQ(json, "before");
+    std::string encoded = "before";
+    EXPECT_FALSE(append_json_string(encoded, text));
+    EXPECT_EQ(encoded, "before");
   }
-  std::string json;
-  EXPECT_TRUE(append_json_string(json, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"));
-  EXPECT_EQ(json, "\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\"");
+  std::string encoded;
+  EXPECT_TRUE(append_json_string(encoded, "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"));
+  EXPECT_EQ(encoded, "\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\"");
 }
 
 TEST(Output, SizesHaveOneDigitBehindThePoint) {

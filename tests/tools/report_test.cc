@@ -24,8 +24,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kFloatNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
 
 template <class Number>
 std::vector<Number> column(const json& text) {
@@ -94,7 +94,8 @@ class ReportTest : public TemporaryDirectoryTest {
     save_floats(store(), 10, {{"moving", {3, 4}}, {"still", {1, 1, 1, 1}}}, R"({"loss": 2.5})");
     save_floats(store(), 20, {{"moving", {6, 8}}, {"still", {1, 1, 1, 1}}},
                 R"({"loss": "nan", "of": {"parts": 7}, "note": "no number"})");
-    save_floats(store(), 30, {{"moving", {kNan, 0, 5, kInfinity}}, {"still", {1, 1, 1, 1}}});
+    save_floats(store(), 30,
+                {{"moving", {kFloatNan, 0, 5, kFloatInfinity}}, {"still", {1, 1, 1, 1}}});
   }
 };
 

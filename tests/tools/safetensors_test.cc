@@ -56,12 +56,6 @@ TEST_P(SafetensorsAttack, IsRefusedWithAnErrorThatNamesTheFault) {
   EXPECT_NE(header.error().message.find(attack.words), std::string::npos) << header.error().message;
 }
 
-std::string repeated(std::string_view text, std::size_t count) {
-  std::string result;
-  for (std::size_t i = 0; i < count; ++i) result += text;
-  return result;
-}
-
 std::vector<Attack> attacks() {
   constexpr ErrorCode kCorrupt = ErrorCode::kCorrupt;
   constexpr ErrorCode kLimit = ErrorCode::kLimit;
@@ -288,15 +282,15 @@ constexpr std::string_view kLibraryHeaderWithMetadata =
     "\"x\xe2\x80\xa8\"},\"a\":{\"dtype\":\"F64\",\"shape\":[2,0],\"data_offsets\":[0,0]},"
     "\"b\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]}} ";
 
-std::string with_length(std::string_view json) {
+std::string with_length(std::string_view header_text) {
   std::string bytes;
-  for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>(json.size() >> (8 * i));
-  return bytes.append(json);
+  for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>(header_text.size() >> (8 * i));
+  return bytes.append(header_text);
 }
 
-// Reads `json`, shuffles what it says, and writes it again.
-void expect_rewritten_the_same(std::string_view json, std::uint64_t data_size_bytes) {
-  auto header = parse_safetensors_header(json, data_size_bytes);
+// Reads `header_text`, shuffles what it says, and writes it again.
+void expect_rewritten_the_same(std::string_view header_text, std::uint64_t data_size_bytes) {
+  auto header = parse_safetensors_header(header_text, data_size_bytes);
   ASSERT_TRUE(header.has_value()) << header.error().message;
   constexpr std::uint64_t kSeed = 7;
   SCOPED_TRACE(fmt::format("seed {}", kSeed));
@@ -307,7 +301,7 @@ void expect_rewritten_the_same(std::string_view json, std::uint64_t data_size_by
     ordered.push_back(header->tensors[i]);
   const auto encoded = encode_safetensors_header(header->metadata, ordered);
   ASSERT_TRUE(encoded.has_value()) << encoded.error().message;
-  EXPECT_EQ(*encoded, with_length(json));
+  EXPECT_EQ(*encoded, with_length(header_text));
   EXPECT_EQ(encoded->size() % 8, 0U);
 }
 
@@ -368,17 +362,17 @@ TEST(SafetensorsWriter, RefusesAHeaderThatTheLibraryWouldNotRead) {
 }
 
 // What the custom metadata keep, which must be readable.
-std::optional<SafetensorsMetadata> kept_in(std::string_view json) {
-  const auto metadata = from_custom_metadata(json);
-  EXPECT_TRUE(metadata.has_value()) << json;
+std::optional<SafetensorsMetadata> kept_in(std::string_view header_text) {
+  const auto metadata = from_custom_metadata(header_text);
+  EXPECT_TRUE(metadata.has_value()) << header_text;
   return metadata ? *metadata : std::nullopt;
 }
 
 TEST(CustomMetadata, KeepsTheFilesMetadataInOrder) {
   const SafetensorsMetadata metadata = {{"z", "1\n"}, {"a", ""}, {"", "\xC3\xA9"}};
-  const auto json = to_custom_metadata(metadata);
-  ASSERT_TRUE(json.has_value()) << json.error().message;
-  EXPECT_EQ(kept_in(*json), std::optional(metadata));
+  const auto header_text = to_custom_metadata(metadata);
+  ASSERT_TRUE(header_text.has_value()) << header_text.error().message;
+  EXPECT_EQ(kept_in(*header_text), std::optional(metadata));
   EXPECT_EQ(to_custom_metadata(std::nullopt), std::string());
   EXPECT_EQ(to_custom_metadata(SafetensorsMetadata{}), std::string(R"({"safetensors":{}})"));
   EXPECT_EQ(kept_in(R"({"safetensors":{}})"), std::optional(SafetensorsMetadata{}));
@@ -394,14 +388,14 @@ TEST(CustomMetadata, PassesOverWhatIsNotTheFiles) {
 }
 
 TEST(CustomMetadata, RefusesOtherShapesUnderItsName) {
-  for (const std::string_view json :
+  for (const std::string_view header_text :
        {R"({"safetensors":1})", R"({"safetensors":-1})", R"({"safetensors":null})",
         R"({"safetensors":"x"})", R"({"safetensors":["x"]})", R"({"safetensors":{"k":1}})",
         R"({"safetensors":{"k":{}}})", R"({"safetensors":{"k":["v"]}})",
         R"({"safetensors":{"k":true}})"}) {
-    const auto metadata = from_custom_metadata(json);
-    ASSERT_FALSE(metadata.has_value()) << json;
-    EXPECT_EQ(metadata.error().code, ErrorCode::kMismatch) << json;
+    const auto metadata = from_custom_metadata(header_text);
+    ASSERT_FALSE(metadata.has_value()) << header_text;
+    EXPECT_EQ(metadata.error().code, ErrorCode::kMismatch) << header_text;
   }
   const auto broken = from_custom_metadata("{");
   ASSERT_FALSE(broken.has_value());

@@ -54,6 +54,12 @@ TemporaryDirectoryTest::~TemporaryDirectoryTest() {
   std::filesystem::remove_all(directory_, ignored);
 }
 
+std::string repeated(std::string_view part, std::size_t count) {
+  std::string all;
+  for (std::size_t i = 0; i < count; ++i) all += part;
+  return all;
+}
+
 std::string read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   EXPECT_TRUE(file.is_open()) << path;

@@ -32,6 +32,8 @@ class TemporaryDirectoryTest : public testing::Test {
   std::filesystem::path directory_;
 };
 
+std::string repeated(std::string_view part, std::size_t count);
+
 std::string read_file(const std::filesystem::path& path);
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 

@@ -20,8 +20,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNanWeight = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfiniteWeight = std::numeric_limits<float>::infinity();
 
 class VerbsTest : public TemporaryDirectoryTest {
  protected:
@@ -160,8 +160,8 @@ TEST_F(VerbsTest, DiffTellsOfStructureTypesAndShapes) {
 }
 
 TEST_F(VerbsTest, DiffSetsNanAndInfinityApart) {
-  save_tree(path("run"), 1, floats({1, kNan, kInfinity, 4, kNan}));
-  save_tree(path("run"), 2, floats({2, kNan, -kInfinity, kNan, 5}));
+  save_tree(path("run"), 1, floats({1, kNanWeight, kInfiniteWeight, 4, kNanWeight}));
+  save_tree(path("run"), 2, floats({2, kNanWeight, -kInfiniteWeight, kNanWeight, 5}));
   const json leaf = answer_of({"diff", at(1), "2"}, 1)["leaves"][0];
   EXPECT_EQ(leaf["changed_count"], 4);
   EXPECT_EQ(leaf["incomparable_count"], 3);
@@ -221,7 +221,7 @@ TEST_F(VerbsTest, DiffFailsWithTwo) {
 
 TEST_F(VerbsTest, StatsTellsWhatIsInEveryLeaf) {
   save_tree(path("run"), 3,
-            Tree::dict({{"w", floats({0, 3, -4, kNan})}, {"name", "x"}, {"step", 3}}));
+            Tree::dict({{"w", floats({0, 3, -4, kNanWeight})}, {"name", "x"}, {"step", 3}}));
   const json answer = answer_of({"stats", store(), "3"});
   EXPECT_EQ(answer["damaged_count"], 0);
   EXPECT_EQ(answer["leaves"][0], json({{"path", "w"},
@@ -248,8 +248,8 @@ TEST_F(VerbsTest, StatsTellsWhatIsInEveryLeaf) {
 TEST_F(VerbsTest, StatsOverStepsTellsWhereANanFirstAppeared) {
   save_tree(path("run"), 10, params({1, 2}, {1}));
   save_tree(path("run"), 20, params({1, 2}, {1}));
-  save_tree(path("run"), 30, params({1, kNan}, {1}));
-  save_tree(path("run"), 40, params({kNan, kNan}, {kInfinity}));
+  save_tree(path("run"), 30, params({1, kNanWeight}, {1}));
+  save_tree(path("run"), 40, params({kNanWeight, kNanWeight}, {kInfiniteWeight}));
   const json answer = answer_of({"stats", store(), "--over-steps", "params/*"});
   ASSERT_EQ(answer["leaves"].size(), 2U);
   EXPECT_EQ(answer["leaves"][0]["path"], "params/w");
@@ -265,7 +265,7 @@ TEST_F(VerbsTest, StatsOverStepsTellsWhereANanFirstAppeared) {
 }
 
 TEST_F(VerbsTest, StatsHistogramCountsEveryFiniteNumber) {
-  save_tree(path("run"), 1, floats({0, 1, 2, 3, 4, kNan}));
+  save_tree(path("run"), 1, floats({0, 1, 2, 3, 4, kNanWeight}));
   const json answer = answer_of({"stats", store(), "--histogram", "4"});
   EXPECT_EQ(answer["leaves"][0]["histogram"],
             json({{"low", 0.0}, {"high", 4.0}, {"counts", {1, 1, 1, 2}}}));
@@ -374,7 +374,7 @@ TEST_F(VerbsTest, GcTellsWhatIsStored) {
 
 // A portable file is read by the verbs that read stores, and says the same.
 TEST_F(VerbsTest, APortableFileIsReadLikeTheStoreItCameFrom) {
-  save_tree(path("run"), 1, params({1, 2, kNan, 4}, {5}), {.metrics = R"({"loss": 0.5})"});
+  save_tree(path("run"), 1, params({1, 2, kNanWeight, 4}, {5}), {.metrics = R"({"loss": 0.5})"});
   save_tree(path("run"), 2, params({1, 2.5, 2, 4}, {5}), {.custom_metadata = R"({"a": 1})"});
   const std::string file = store("run.stone");
   ASSERT_EQ(answer_of({"export", store(), "-o", file})["step_count"], 2);

@@ -12,8 +12,8 @@
 namespace stepstone::bench {
 namespace {
 
-constexpr std::uint64_t kSeed = 1;
-constexpr std::uint64_t kLeafBytes = 1024;
+constexpr std::uint64_t kStateSeed = 1;
+constexpr std::uint64_t kFirstLeafBytes = 1024;
 
 std::filesystem::path portable_path(const Context& context) {
   return context.scratch() / "portable" / "state.stone";
@@ -38,7 +38,7 @@ Result<void> measure_copies(Context& context, State& state) {
     const bool is_counted = step >= kUncounted;
     const std::uint64_t previous = step - 1;
     const auto retired = std::span(&previous, step == 0 ? 0 : 1);
-    state.fill(kSeed + step);
+    state.fill(kStateSeed + step);
     if (is_counted) STEPSTONE_TRY(raw.sample(context.scratch(), state.bytes()));
     Result<StepRecord> saved;
     const double save_seconds =
@@ -116,8 +116,8 @@ Result<void> measure_first_leaf(Context& context) {
   constexpr std::size_t kOpens = 200;
   const std::size_t leaf_count =
       std::max<std::size_t>(1, 10'000 / static_cast<std::size_t>(context.settings().shrink));
-  const State state =
-      STEPSTONE_TRY(State::make(equal_leaves(leaf_count, kLeafBytes / sizeof(float)), kSeed));
+  const State state = STEPSTONE_TRY(
+      State::make(equal_leaves(leaf_count, kFirstLeafBytes / sizeof(float)), kStateSeed));
   context.describe_state(state.size_bytes(), leaf_count, "1KiB-leaves");
   const std::filesystem::path path = context.scratch() / "leaves.stone";
   {
@@ -127,7 +127,7 @@ Result<void> measure_first_leaf(Context& context) {
     STEPSTONE_TRY(store->export_steps(path, {}));
   }
   STEPSTONE_TRY(warm(context.scratch()));
-  std::vector<std::byte> bytes(kLeafBytes);
+  std::vector<std::byte> bytes(kFirstLeafBytes);
   Limit limit{"open and pread of 1 KiB", {}};
   std::vector<double> medians;
   STEPSTONE_TRY(context.repeat([&](unsigned sample) -> Result<void> {
@@ -167,7 +167,7 @@ Result<void> measure_first_leaf(Context& context) {
 Result<void> run_portable(Context& context) {
   if (context.wants({"open_first_leaf"})) STEPSTONE_TRY(measure_first_leaf(context));
   if (!context.wants({"export", "import", "restore_warm", "view"})) return {};
-  State state = STEPSTONE_TRY(State::make(gpt2_leaves(context.settings().shrink), kSeed));
+  State state = STEPSTONE_TRY(State::make(gpt2_leaves(context.settings().shrink), kStateSeed));
   context.describe_state(state.size_bytes(), state.leaves().size());
   STEPSTONE_TRY(context.check_space(6 * state.size_bytes()));
   STEPSTONE_TRY(measure_copies(context, state));

@@ -146,7 +146,8 @@ Result<void> check_read(const Store& store, std::uint64_t step, const State& sta
     const auto place = places.find(leaf.encoded_path);
     const auto read = bytes.subspan(offset, static_cast<std::size_t>(leaf.record.size_bytes));
     if (place == places.end() || !std::ranges::equal(read, state.leaf_bytes(place->second))) {
-      return fail(ErrorCode::kMismatch, to_text(leaf.encoded_path) + ": not read as it was saved");
+      return fail(ErrorCode::kMismatch,
+                  stepstone::to_text(leaf.encoded_path) + ": not read as it was saved");
     }
     offset += read.size();
   }

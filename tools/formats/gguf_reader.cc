@@ -23,7 +23,7 @@ constexpr std::uint64_t kPairCountMax = std::uint64_t{1} << 16;
 constexpr std::uint64_t kKeySizeBytesMax = 65'535;  // The format's.
 constexpr std::uint64_t kAlignmentBytesMax = std::uint64_t{1} << 20;
 
-tl::unexpected<Error> corrupt(std::string_view what) {
+tl::unexpected<Error> corrupt_gguf(std::string_view what) {
   return fail(ErrorCode::kCorrupt, "not a GGUF file: " + std::string(what));
 }
 
@@ -67,7 +67,7 @@ class HeaderReader {
   // `size_bytes` more are in the file, and in what may be a header.
   Result<void> check_ahead(std::uint64_t size_bytes) const {
     if (size_bytes > file_.size_bytes() - position_) {
-      return corrupt(fmt::format("it ends within its header, at byte {}", file_.size_bytes()));
+      return corrupt_gguf(fmt::format("it ends within its header, at byte {}", file_.size_bytes()));
     }
     if (position_ + size_bytes > kHeaderSizeBytesMax) {
       return fail(ErrorCode::kLimit,
@@ -118,12 +118,13 @@ Result<void> skip_array(HeaderReader& reader) {
   const std::uint64_t type = STEPSTONE_TRY(reader.number(4));
   const std::uint64_t count = STEPSTONE_TRY(reader.number(8));
   if (type == kArray) return fail(ErrorCode::kUnsupported, "it is an array of arrays");
-  if (type >= kValueSizes.size()) return corrupt(fmt::format("{} is no type of a value", type));
+  if (type >= kValueSizes.size())
+    return corrupt_gguf(fmt::format("{} is no type of a value", type));
   // A string has at least its length.
   const std::uint64_t least = type == kString ? 8 : kValueSizes[static_cast<std::size_t>(type)];
   std::uint64_t size_bytes = 0;
   if (__builtin_mul_overflow(count, least, &size_bytes)) {
-    return corrupt("an array has more values than a file has bytes");
+    return corrupt_gguf("an array has more values than a file has bytes");
   }
   if (type != kString) return reader.skip(size_bytes);
   STEPSTONE_TRY(reader.check_ahead(size_bytes));
@@ -132,20 +133,21 @@ Result<void> skip_array(HeaderReader& reader) {
 }
 
 Result<void> skip_value(HeaderReader& reader, std::uint64_t type) {
-  if (type >= kValueSizes.size()) return corrupt(fmt::format("{} is no type of a value", type));
+  if (type >= kValueSizes.size())
+    return corrupt_gguf(fmt::format("{} is no type of a value", type));
   if (type == kString) return reader.skip_text();
   if (type == kArray) return skip_array(reader);
   const std::uint64_t value =
       STEPSTONE_TRY(reader.number(kValueSizes[static_cast<std::size_t>(type)]));
-  if (type == kBool && value > 1) return corrupt(fmt::format("{} is no bool", value));
+  if (type == kBool && value > 1) return corrupt_gguf(fmt::format("{} is no bool", value));
   return {};
 }
 
 Result<std::uint64_t> read_alignment(HeaderReader& reader, std::uint64_t type) {
-  if (type != kUint32) return corrupt("it is not of type uint32");
+  if (type != kUint32) return corrupt_gguf("it is not of type uint32");
   const std::uint64_t alignment_bytes = STEPSTONE_TRY(reader.number(4));
   if (!std::has_single_bit(alignment_bytes)) {
-    return corrupt(fmt::format("{} is no power of two", alignment_bytes));
+    return corrupt_gguf(fmt::format("{} is no power of two", alignment_bytes));
   }
   if (alignment_bytes > kAlignmentBytesMax) {
     return fail(ErrorCode::kLimit,
@@ -167,9 +169,9 @@ Result<std::uint64_t> read_pairs(HeaderReader& reader, std::uint64_t count) {
     } else {
       STEPSTONE_TRY_CONTEXT(skip_value(reader, type), place);
     }
-    if (key.empty()) return corrupt("a key is empty");
+    if (key.empty()) return corrupt_gguf("a key is empty");
     if (!keys.insert(key).second) {
-      return corrupt(fmt::format("the key '{}' is there twice", shown(key)));
+      return corrupt_gguf(fmt::format("the key '{}' is there twice", shown(key)));
     }
   }
   return alignment_bytes;
@@ -213,7 +215,7 @@ struct Tensor {
 Result<void> read_description(HeaderReader& reader, Tensor& tensor) {
   const std::uint64_t rank = STEPSTONE_TRY(reader.number(4));
   if (rank > gguf::kRankMax) {
-    return corrupt(
+    return corrupt_gguf(
         fmt::format("it has {} dimensions, and at most {} are allowed", rank, gguf::kRankMax));
   }
   for (std::uint64_t i = 0; i < rank; ++i) {
@@ -241,7 +243,7 @@ Result<std::vector<Tensor>> read_tensors(HeaderReader& reader, std::uint64_t cou
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice != names.end()) {
-    return corrupt(fmt::format("the tensor '{}' is there twice", shown(*twice)));
+    return corrupt_gguf(fmt::format("the tensor '{}' is there twice", shown(*twice)));
   }
   return tensors;
 }
@@ -250,7 +252,7 @@ Result<void> check_zeros(const InputFile& file, std::uint64_t begin, std::uint64
   std::vector<std::byte> bytes(static_cast<std::size_t>(end - begin));
   STEPSTONE_TRY(file.read(begin, bytes));
   if (std::any_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte != std::byte{}; })) {
-    return corrupt(
+    return corrupt_gguf(
         fmt::format("between byte {} and {}, where nothing is, there are not zeros", begin, end));
   }
   return {};
@@ -266,12 +268,12 @@ Result<void> check_layout(const InputFile& file, const std::vector<Tensor>& tens
   for (const Tensor& tensor : tensors) {
     const std::string place = "tensor '" + shown(tensor.name) + "'";
     if (tensor.offset != next - data_begin) {
-      return corrupt(fmt::format("{} is at {}, where the one before it leads to {}", place,
-                                 tensor.offset, next - data_begin));
+      return corrupt_gguf(fmt::format("{} is at {}, where the one before it leads to {}", place,
+                                      tensor.offset, next - data_begin));
     }
     if (next > file.size_bytes() || tensor.size_bytes > file.size_bytes() - next) {
-      return corrupt(fmt::format("{} has {} bytes from {} on, and the file ends before", place,
-                                 tensor.size_bytes, next));
+      return corrupt_gguf(fmt::format("{} has {} bytes from {} on, and the file ends before", place,
+                                      tensor.size_bytes, next));
     }
     if (end != next) STEPSTONE_TRY(check_zeros(file, end, next));
     end = next + tensor.size_bytes;
@@ -279,7 +281,7 @@ Result<void> check_layout(const InputFile& file, const std::vector<Tensor>& tens
   }
   // The zeros behind the last one may be missing.
   if (file.size_bytes() != end && file.size_bytes() != next) {
-    return corrupt(
+    return corrupt_gguf(
         fmt::format("it has {} bytes, and its tensors end at {}", file.size_bytes(), end));
   }
   return check_zeros(file, end, file.size_bytes());
@@ -289,7 +291,7 @@ Result<Contents> read_from(const std::shared_ptr<const InputFile>& file) {
   HeaderReader reader(*file);
   for (const char c : gguf::kMagic) {
     if (STEPSTONE_TRY(reader.number(1)) != static_cast<unsigned char>(c)) {
-      return corrupt("it does not begin with GGUF");
+      return corrupt_gguf("it does not begin with GGUF");
     }
   }
   const std::uint64_t version = STEPSTONE_TRY(reader.number(4));

@@ -12,7 +12,7 @@
 namespace stepstone::tool {
 namespace {
 
-constexpr std::size_t kNameSizeBytesMax = 63;  // ggml's.
+constexpr std::size_t kGgufNameSizeBytesMax = 63;  // ggml's.
 
 // ggml's number of a dtype; nullopt: it lacks it.
 std::optional<std::uint32_t> gguf_type(DType dtype) {
@@ -42,11 +42,11 @@ Result<void> append_tensor(std::string& header, const std::string& name, const L
     return fail(ErrorCode::kUnsupported,
                 fmt::format("GGUF has no dtype {}", to_string(*info.dtype)));
   }
-  if (info.shape.size() > gguf::kRankMax || name.size() > kNameSizeBytesMax) {
+  if (info.shape.size() > gguf::kRankMax || name.size() > kGgufNameSizeBytesMax) {
     return fail(ErrorCode::kUnsupported,
                 fmt::format("a tensor in a GGUF file has at most {} dimensions and a name of at "
                             "most {} bytes",
-                            gguf::kRankMax, kNameSizeBytesMax));
+                            gguf::kRankMax, kGgufNameSizeBytesMax));
   }
   append_string(header, name);
   append(header, info.shape.size(), 4);

@@ -47,7 +47,7 @@ constexpr std::array<std::pair<std::string_view, DType>, 14> kTypes = {{
     {"c16", DType::kComplex128},
 }};
 
-tl::unexpected<Error> corrupt(std::string_view what) {
+tl::unexpected<Error> corrupt_npy(std::string_view what) {
   return fail(ErrorCode::kCorrupt, "not a .npy file: " + std::string(what));
 }
 
@@ -57,17 +57,17 @@ class LiteralReader {
   explicit LiteralReader(std::string_view text) : rest_(text) {}
 
   Result<NpyHeader> read() {
-    if (!take("{")) return corrupt("its header is not a dict");
+    if (!take("{")) return corrupt_npy("its header is not a dict");
     while (!take("}")) {
       const std::string_view key = STEPSTONE_TRY(take_string("a key of the header"));
-      if (!take(":")) return corrupt("its header is not a dict");
+      if (!take(":")) return corrupt_npy("its header is not a dict");
       STEPSTONE_TRY(read_value(key));
-      if (!take(",") && !next_is('}')) return corrupt("its header is not a dict");
+      if (!take(",") && !next_is('}')) return corrupt_npy("its header is not a dict");
     }
     skip_spaces();
-    if (!rest_.empty()) return corrupt("something follows the dict in its header");
+    if (!rest_.empty()) return corrupt_npy("something follows the dict in its header");
     if (!has_descr_ || !has_order_ || !has_shape_) {
-      return corrupt("its header lacks 'descr', 'fortran_order' or 'shape'");
+      return corrupt_npy("its header lacks 'descr', 'fortran_order' or 'shape'");
     }
     return std::move(header_);
   }
@@ -88,9 +88,9 @@ class LiteralReader {
     return true;
   }
   Result<std::string_view> take_string(std::string_view what) {
-    if (!next_is('\'') && !next_is('"')) return corrupt(std::string(what) + " is not a string");
+    if (!next_is('\'') && !next_is('"')) return corrupt_npy(std::string(what) + " is not a string");
     const std::size_t end = rest_.find(rest_.front(), 1);
-    if (end == std::string_view::npos) return corrupt(std::string(what) + " does not end");
+    if (end == std::string_view::npos) return corrupt_npy(std::string(what) + " does not end");
     const std::string_view text = rest_.substr(1, end - 1);
     rest_.remove_prefix(end + 1);
     return text;
@@ -101,14 +101,14 @@ class LiteralReader {
                        : key == "fortran_order" ? &has_order_
                        : key == "shape"         ? &has_shape_
                                                 : nullptr;
-    if (seen == nullptr) return corrupt("its header has the key '" + shown(key) + "'");
-    if (*seen) return corrupt("its header has the key '" + shown(key) + "' twice");
+    if (seen == nullptr) return corrupt_npy("its header has the key '" + shown(key) + "'");
+    if (*seen) return corrupt_npy("its header has the key '" + shown(key) + "' twice");
     *seen = true;
     if (key == "descr") return read_descr();
     if (key == "shape") return read_shape();
     header_.is_fortran_order = take("True");
     if (!header_.is_fortran_order && !take("False")) {
-      return corrupt("'fortran_order' is neither True nor False");
+      return corrupt_npy("'fortran_order' is neither True nor False");
     }
     return {};
   }
@@ -138,19 +138,20 @@ class LiteralReader {
   }
 
   Result<void> read_shape() {
-    if (!take("(")) return corrupt("'shape' is not a tuple");
+    if (!take("(")) return corrupt_npy("'shape' is not a tuple");
     while (!take(")")) {
       skip_spaces();
       std::uint64_t extent = 0;
       const auto [stop, code] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), extent);
-      if (code != std::errc()) return corrupt("an extent in 'shape' is not a number of 64 bits");
+      if (code != std::errc())
+        return corrupt_npy("an extent in 'shape' is not a number of 64 bits");
       rest_.remove_prefix(static_cast<std::size_t>(stop - rest_.data()));
       if (header_.shape.size() == limits::kRankMax) {
         return fail(ErrorCode::kLimit,
                     fmt::format("an array of more than {} dimensions", limits::kRankMax));
       }
       header_.shape.push_back(extent);
-      if (!take(",") && !next_is(')')) return corrupt("'shape' is not a tuple");
+      if (!take(",") && !next_is(')')) return corrupt_npy("'shape' is not a tuple");
     }
     return {};
   }
@@ -173,21 +174,22 @@ std::uint64_t little_endian(std::string_view bytes) {
 }  // namespace
 
 Result<NpyHeader> parse_npy_header(std::string_view head) {
-  if (!head.starts_with("\x93NUMPY") || head.size() < 8) return corrupt("it does not begin as one");
+  if (!head.starts_with("\x93NUMPY") || head.size() < 8)
+    return corrupt_npy("it does not begin as one");
   const int version = static_cast<unsigned char>(head[6]);
   if (version < 1 || version > 3 || head[7] != 0) {
     return fail(ErrorCode::kUnsupported, "a .npy file of a version other than 1.0, 2.0 and 3.0");
   }
   const std::size_t length_size = version == 1 ? 2 : 4;
   const std::size_t prefix_size = 8 + length_size;
-  if (head.size() < prefix_size) return corrupt("cut short in its header");
+  if (head.size() < prefix_size) return corrupt_npy("cut short in its header");
   const std::uint64_t size = little_endian(head.substr(8, length_size));
   if (size > kNpyHeaderSizeBytesMax) {
     return fail(ErrorCode::kLimit,
                 fmt::format("a .npy header of {} bytes, over numpy's limit of {}", size,
                             kNpyHeaderSizeBytesMax));
   }
-  if (size > head.size() - prefix_size) return corrupt("cut short in its header");
+  if (size > head.size() - prefix_size) return corrupt_npy("cut short in its header");
   LiteralReader reader(head.substr(prefix_size, static_cast<std::size_t>(size)));
   NpyHeader header = STEPSTONE_TRY(reader.read());
   STEPSTONE_TRY(array_size_bytes(header.dtype, header.shape));

@@ -8,7 +8,7 @@
 namespace stepstone::tool {
 namespace {
 
-constexpr std::size_t kNameSizeBytesMax = 0xFFFF;
+constexpr std::size_t kZipNameSizeBytesMax = 0xFFFF;
 // From here on an entry needs ZIP64, with some room for what deflate adds to what it cannot pack.
 constexpr std::uint64_t kLargeSizeBytes = 0xFF000000;
 constexpr std::size_t kLocalHeaderSizeBytes = 30;
@@ -85,7 +85,7 @@ tl::unexpected<Error> ZipWriter::failure() const {
 
 Result<void> ZipWriter::add(const std::string& name, std::uint64_t size_bytes,
                             const std::function<Result<void>()>& fill) {
-  if (name.empty() || name.size() > kNameSizeBytesMax || name.find('\0') != std::string::npos) {
+  if (name.empty() || name.size() > kZipNameSizeBytesMax || name.find('\0') != std::string::npos) {
     return fail(ErrorCode::kInvalidArgument,
                 "'" + shown(name) + "' cannot be the name of an entry in a ZIP archive");
   }
