@@ -40,14 +40,17 @@ const bool hooks_are_installed =
     __sanitizer_install_malloc_and_free_hooks(count_allocation, ignore_free) > 0;
 }  // namespace
 #else
-void* operator new(std::size_t size) {
+// Where only one of a pair is inlined, they look mismatched to g++.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   allocated.fetch_add(size, std::memory_order_relaxed);
   void* const memory = std::malloc(size == 0 ? 1 : size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t /*size*/) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t /*size*/) noexcept {
+  std::free(memory);
+}
 #endif
 
 namespace stepstone::test {
