@@ -90,7 +90,8 @@ class PageTest(unittest.TestCase):
         return browser.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector):
-        return self.find(selector)[0].text
+        # In one step: what the page replaces between two would be stale.
+        return self.script("return document.querySelector(arguments[0])?.innerText.trim() ?? ''", selector)
 
     def script(self, text, *arguments):
         return browser.execute_script(text, *arguments)

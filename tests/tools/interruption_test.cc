@@ -354,16 +354,32 @@ class EveryInterruptionTest : public TemporaryDirectoryTest,
       const auto second = store->read_step(2).value();
       ASSERT_TRUE(store->retire(std::vector<std::uint64_t>{1, 2}));
       store->wait_for_collector();
-      std::filesystem::create_directories(path("work/staging"));
-      for (const auto& entry : std::filesystem::directory_iterator(path("trainer"))) {
-        // What RocksDB removes just now is of no use to anybody.
-        std::error_code ignored;
-        if (entry.is_regular_file(ignored)) {
-          std::filesystem::copy_file(entry.path(), path("work") / entry.path().filename(), ignored);
+      // One instant's: what RocksDB does meanwhile in the background, a copy would have the half
+      // of.
+      std::map<std::string, std::uintmax_t> before;
+      do {
+        before = file_sizes(path("trainer"));
+        std::filesystem::remove_all(path("work"));
+        std::filesystem::create_directories(path("work/staging"));
+        for (const auto& [name, size_bytes] : before) {
+          std::error_code ignored;
+          std::filesystem::copy_file(path("trainer") / name, path("work") / name, ignored);
         }
-      }
+      } while (before != file_sizes(path("trainer")) || before != file_sizes(path("work")));
     }
     std::filesystem::remove_all(path("trainer"));
+  }
+
+  static std::map<std::string, std::uintmax_t> file_sizes(const std::filesystem::path& directory) {
+    std::map<std::string, std::uintmax_t> sizes;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+      std::error_code ignored;
+      if (!entry.is_regular_file(ignored)) continue;
+      const std::uintmax_t size_bytes = entry.file_size(ignored);
+      // It may be gone by now, and is not for the copy then.
+      if (!ignored) sizes[entry.path().filename().native()] = size_bytes;
+    }
+    return sizes;
   }
 
   // Something is being written that has no name yet.
