@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 3, argv + argc);
     if (name == "save") return stepstone::run_saving_child(arguments);
     if (name == "flip") return stepstone::run_flipping_child(arguments);
+    if (name == "export") return stepstone::run_exporting_child(arguments);
     if (name == "force") return stepstone::run_forcing_child(arguments);
     std::fprintf(stderr, "no such child: %s\n", name.c_str());
     return 2;

@@ -25,6 +25,7 @@ void note_state(const std::string& state);
 // Each runs in a process of its own, with the arguments that follow its name.
 int run_saving_child(const std::vector<std::string>& arguments);
 int run_flipping_child(const std::vector<std::string>& arguments);
+int run_exporting_child(const std::vector<std::string>& arguments);
 int run_forcing_child(const std::vector<std::string>& arguments);
 
 }  // namespace stepstone

@@ -252,6 +252,14 @@ TEST_F(TransferTest, AStoppedCopyLeavesNothing) {
   const auto stop = [&] { return ++asked > 3; };
   EXPECT_EQ(store->export_steps(path("a.stone"), {.should_stop = stop}).error().code,
             ErrorCode::kClosed);
+  // A large file, of which blocks are on their way to the disk.
+  const auto large = open("large");
+  const std::vector<std::size_t> sizes(40, 1 << 20);
+  ASSERT_TRUE(save_arrays(*large, 1, 1, sizes));
+  asked = 0;
+  const auto stop_later = [&] { return ++asked > 20; };
+  EXPECT_EQ(large->export_steps(path("b.stone"), {.should_stop = stop_later}).error().code,
+            ErrorCode::kClosed);
   asked = 0;
   EXPECT_EQ(other->import_steps(*store, {.should_stop = stop}).error().code, ErrorCode::kClosed);
   EXPECT_THAT(files(), IsEmpty());

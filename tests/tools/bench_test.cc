@@ -137,6 +137,8 @@ TEST_F(BenchTest, APortableFileIsWrittenReadAndTakenIn) {
   const auto rows = rows_of("portable", {"--codec", "none"});
   expect_metrics(rows, {{"export", "MB/s"},
                         {"import", "MB/s"},
+                        {"import_cold", "MB/s"},
+                        {"copy_cold", "MB/s"},
                         {"restore_warm", "MB/s"},
                         {"view", "us"},
                         {"1KiB-leaves open_first_leaf", "us"}});

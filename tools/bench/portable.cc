@@ -19,8 +19,33 @@ std::filesystem::path portable_path(const Context& context) {
   return context.scratch() / "portable" / "state.stone";
 }
 
+// Imports the file, which comes from the disk, under another number and without sharing, so that
+// all of it is written; and before, a bare copy of it, from the disk as well.
+Result<double> import_cold(Context& context, Store& other, std::uint64_t step,
+                           std::uint64_t size_bytes, Compression compression,
+                           std::vector<double>& copies) {
+  const std::filesystem::path directory = portable_path(context).parent_path();
+  STEPSTONE_TRY(evict(directory));
+  copies.push_back(STEPSTONE_TRY(
+      durable_copy(portable_path(context), context.scratch(), size_bytes, context.thread_count())));
+  ::sync();
+  STEPSTONE_TRY(evict(directory));
+  const auto portable = STEPSTONE_TRY(Store::open(portable_path(context), {}));
+  Result<ImportCounters> imported;
+  const double seconds = seconds_of([&] {
+    imported = other.import_steps(*portable,
+                                  {.as_step = step, .share = false, .compression = compression});
+  });
+  STEPSTONE_TRY(std::move(imported));
+  STEPSTONE_TRY(other.retire(std::span(&step, 1)));
+  other.wait_for_collector();
+  ::sync();
+  return seconds;
+}
+
 // In turns: the raw limit, a save of new numbers, an export of them, an import of that file into
-// another store. Both stores go on and keep the newest step; the first two rounds are not counted.
+// another store, from the disk and from memory. Both stores go on and keep the newest step; the
+// first two rounds are not counted.
 Result<void> measure_copies(Context& context, State& state) {
   constexpr std::uint64_t kUncounted = 2;
   const Tree tree = STEPSTONE_TRY(state.borrowed_tree());
@@ -33,6 +58,8 @@ Result<void> measure_copies(Context& context, State& state) {
   Limit save{"a save of the same run", {}};
   std::vector<double> exports;
   std::vector<double> imports;
+  std::vector<double> cold_imports;
+  std::vector<double> cold_copies;
   for (std::uint64_t step = 0; step < kUncounted + context.sample_count(); ++step) {
     STEPSTONE_TRY(Context::check_interrupted());
     const bool is_counted = step >= kUncounted;
@@ -53,6 +80,9 @@ Result<void> measure_copies(Context& context, State& state) {
         seconds_of([&] { exported = store->export_steps(portable_path(context), {}); });
     STEPSTONE_TRY(std::move(exported));
     ::sync();
+    constexpr std::uint64_t kOtherNumbers = 1'000'000;
+    const double cold_seconds = STEPSTONE_TRY(import_cold(
+        context, *other, kOtherNumbers + step, state.size_bytes(), compression, cold_copies));
     // The export went past the page cache, and the save beside it reads from memory, too.
     STEPSTONE_TRY(warm(portable_path(context).parent_path()));
     const auto portable = STEPSTONE_TRY(Store::open(portable_path(context), {}));
@@ -63,12 +93,18 @@ Result<void> measure_copies(Context& context, State& state) {
     STEPSTONE_TRY(other->retire(retired));
     other->wait_for_collector();
     ::sync();
-    if (!is_counted) continue;
+    if (!is_counted) {
+      cold_copies.clear();
+      continue;
+    }
+    cold_imports.push_back(cold_seconds);
     save.samples.push_back(save_seconds);
     exports.push_back(export_seconds);
     imports.push_back(import_seconds);
   }
   context.add_rate("export", state.size_bytes(), std::move(exports), raw.best());
+  context.add_rate("import_cold", state.size_bytes(), std::move(cold_imports), save);
+  context.add_rate("copy_cold", state.size_bytes(), std::move(cold_copies), save);
   context.add_rate("import", state.size_bytes(), std::move(imports), std::move(save));
   STEPSTONE_TRY(other->close());
   return store->close();
@@ -166,7 +202,7 @@ Result<void> measure_first_leaf(Context& context) {
 
 Result<void> run_portable(Context& context) {
   if (context.wants({"open_first_leaf"})) STEPSTONE_TRY(measure_first_leaf(context));
-  if (!context.wants({"export", "import", "restore_warm", "view"})) return {};
+  if (!context.wants({"export", "import", "import_cold", "restore_warm", "view"})) return {};
   State state = STEPSTONE_TRY(State::make(gpt2_leaves(context.settings().shrink), kStateSeed));
   context.describe_state(state.size_bytes(), state.leaves().size());
   STEPSTONE_TRY(context.check_space(6 * state.size_bytes()));

@@ -189,6 +189,40 @@ Result<double> sequential_read(const std::vector<std::filesystem::path>& files) 
   return seconds;
 }
 
+Result<double> durable_copy(const std::filesystem::path& path,
+                            const std::filesystem::path& directory, std::uint64_t size_bytes,
+                            unsigned thread_count) {
+  std::atomic<unsigned> next_file = 0;
+  const auto file_path = [&](unsigned number) {
+    return directory / ("copy" + std::to_string(number));
+  };
+  const auto copy_part = [&](std::size_t begin, std::size_t end) -> Result<void> {
+    const FileDescriptor in(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (in.get() < 0) return system_failure(path);
+    const std::filesystem::path out_path = file_path(next_file++);
+    const FileDescriptor out(
+        ::open(out_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (out.get() < 0) return system_failure(out_path);
+    std::vector<std::byte> piece(kPieceBytes);
+    while (begin < end) {
+      const ssize_t count = ::pread(in.get(), piece.data(), std::min(kPieceBytes, end - begin),
+                                    static_cast<off_t>(begin));
+      if (count <= 0) return system_failure(path);
+      const auto size = static_cast<std::size_t>(count);
+      if (tool::write_fully(out.get(), std::span(piece).first(size)) != 0) {
+        return system_failure(out_path);
+      }
+      begin += size;
+    }
+    return ::fdatasync(out.get()) == 0 ? Result<void>() : system_failure(out_path);
+  };
+  Result<double> seconds =
+      timed_in_parallel(static_cast<std::size_t>(size_bytes), thread_count, copy_part);
+  std::error_code ignored;
+  for (unsigned i = 0; i < thread_count; ++i) std::filesystem::remove(file_path(i), ignored);
+  return seconds;
+}
+
 std::vector<std::filesystem::path> files_below(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> files;
   std::error_code error;

@@ -60,6 +60,12 @@ Result<double> parallel_pread(const std::filesystem::path& path, std::span<std::
                               unsigned thread_count);
 // All of the files one after the other on one thread, in pieces of 1 MiB.
 Result<double> sequential_read(const std::vector<std::filesystem::path>& files);
+// A copy of the file's bytes made durable in new files in the directory, each thread reading its
+// part and writing it into a file of its own, in pieces of 1 MiB through the page cache. They are
+// removed.
+Result<double> durable_copy(const std::filesystem::path& path,
+                            const std::filesystem::path& directory, std::uint64_t size_bytes,
+                            unsigned thread_count);
 
 // The files in a directory and below it.
 std::vector<std::filesystem::path> files_below(const std::filesystem::path& directory);
