@@ -27,7 +27,8 @@ using stepstone::testing::holds_arrays;
 using stepstone::testing::save_arrays;
 
 // Large enough to be written past the page cache.
-const std::vector<std::size_t> kSizes = {100, std::size_t{7} << 20, 300'000, std::size_t{5} << 20};
+const std::vector<std::size_t> kExportedSizes = {100, std::size_t{7} << 20, 300'000,
+                                                 std::size_t{5} << 20};
 constexpr std::uint64_t kStepCount = 3;
 
 Result<ExportCounters> export_step(const Store& store, const std::filesystem::path& file,
@@ -47,7 +48,7 @@ std::optional<std::uint64_t> step_in(const std::filesystem::path& file) {
   if (!report || !report->damages.empty()) return std::nullopt;
   const std::vector<std::uint64_t> steps = (*store)->steps();
   if (steps.size() != 1) return std::nullopt;
-  const auto holds = holds_arrays(**store, steps.front(), 1, kSizes);
+  const auto holds = holds_arrays(**store, steps.front(), 1, kExportedSizes);
   return holds && *holds ? std::optional(steps.front()) : std::nullopt;
 }
 
@@ -105,7 +106,7 @@ TEST(ExportKill, TheNameLeadsToAWholeFile) {
   const auto store = Store::open(directory, options);
   ASSERT_TRUE(store.has_value()) << store.error().message;
   for (std::uint64_t step = 1; step <= kStepCount; ++step) {
-    ASSERT_TRUE(save_arrays(**store, step, 1, kSizes));
+    ASSERT_TRUE(save_arrays(**store, step, 1, kExportedSizes));
   }
   Random random(seed);
   std::uint64_t killed_in_export = 0;
