@@ -46,7 +46,8 @@ Result<void> check_paths(std::uint64_t step, const std::string& item,
                                             expected.push_back(path);
                                             return {};
                                           },
-                                          .leave = {}}),
+                                          .leave = {},
+                                          .is_checked = true}),
                         item_name(step, item));
   std::sort(expected.begin(), expected.end());
   for (std::size_t i = 0; i < std::max(expected.size(), paths.size()); ++i) {

@@ -291,6 +291,23 @@ TEST_F(StoreTest, LeavesMustBeThoseOfTheStructure) {
   EXPECT_THAT(store->steps(), IsEmpty());
 }
 
+TEST_F(StoreTest, SiblingsMustDiffer) {
+  auto store = open();
+  // Empty, so that no two leaves have one path.
+  TreeStructure structure;
+  structure.kinds = {NodeKind::kDict, NodeKind::kList, NodeKind::kList};
+  structure.child_counts = {2, 0, 0};
+  append_component(structure.labels, PathComponent::key("b"));
+  append_component(structure.labels, PathComponent::key("b"));
+  const auto writer = *store->begin_save(1);
+  ASSERT_TRUE(writer->put_item("state", "standard", structure));
+  const Result<StepRecord> result = writer->commit();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(result.error().message, HasSubstr("two children have the same label 'b'"));
+  EXPECT_THAT(store->steps(), IsEmpty());
+}
+
 TEST_F(StoreTest, LimitsHoldBeforeAnythingIsWritten) {
   auto store = open();
   EXPECT_EQ(store->begin_save(limits::kStepMax + 1).error().code, ErrorCode::kLimit);
