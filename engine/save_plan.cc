@@ -41,15 +41,19 @@ Result<void> check_paths(std::uint64_t step, const std::string& item,
                          const TreeStructure& structure,
                          const std::vector<const std::string*>& paths) {
   std::vector<std::string> expected;
-  STEPSTONE_TRY_CONTEXT(visit(structure, {.enter = {},
-                                          .leaf = [&](const std::string& path) -> Result<void> {
-                                            expected.push_back(path);
-                                            return {};
-                                          },
-                                          .leave = {},
-                                          .is_checked = true}),
-                        item_name(step, item));
-  std::sort(expected.begin(), expected.end());
+  const auto add = [&](const std::string& path) -> Result<void> {
+    expected.push_back(path);
+    return {};
+  };
+  Result<void> visited = visit(structure, {.enter = {}, .leaf = add, .leave = {}});
+  // Here it is the caller's, and nothing that was read.
+  if (!visited && visited.error().code == ErrorCode::kCorrupt) {
+    visited.error().code = ErrorCode::kInvalidArgument;
+  }
+  STEPSTONE_TRY_CONTEXT(std::move(visited), item_name(step, item));
+  if (!std::is_sorted(expected.begin(), expected.end())) {
+    std::sort(expected.begin(), expected.end());
+  }
   for (std::size_t i = 0; i < std::max(expected.size(), paths.size()); ++i) {
     const std::string* const wanted = i < expected.size() ? &expected[i] : nullptr;
     const std::string* const given = i < paths.size() ? paths[i] : nullptr;

@@ -86,7 +86,7 @@ Result<void> check_chunk_size(std::uint32_t size_bytes);
 Result<LeafRecord> plan_record(const LeafInfo& info, std::uint32_t chunk_size_bytes);
 
 // Exactly one leaf for each place of the structure; `paths` ascend. kMismatch: names the first for
-// which that does not hold. Whether siblings differ is left to the encoding of the item's record.
+// which that does not hold. kInvalidArgument, kLimit: no tree has this structure.
 Result<void> check_paths(std::uint64_t step, const std::string& item,
                          const TreeStructure& structure,
                          const std::vector<const std::string*>& paths);

@@ -197,26 +197,20 @@ Result<void> DatabaseStepSaver::put_leaf(std::string_view item, std::string enco
   return {};
 }
 
-// By item and path. A leaf is large, so that it is moved only once; what is compared stands
-// together, as with a million leaves each look elsewhere is a cache miss.
+// By item and path. A leaf is large, so that it is moved only once.
 void DatabaseStepSaver::sort_leaves() {
-  struct Place {
-    const std::string* item;
-    std::string_view encoded_path;
-    PlannedLeaf* leaf;
-  };
-  const auto is_before = [](const Place& a, const Place& b) {
-    const int items = a.item == b.item ? 0 : a.item->compare(*b.item);
-    return items != 0 ? items < 0 : a.encoded_path < b.encoded_path;
-  };
-  std::vector<Place> order;
+  std::vector<PlannedLeaf*> order;
   order.reserve(leaves_.size());
-  for (PlannedLeaf& leaf : leaves_) order.push_back({leaf.item, leaf.encoded_path, &leaf});
+  for (PlannedLeaf& leaf : leaves_) order.push_back(&leaf);
+  const auto is_before = [](const PlannedLeaf* a, const PlannedLeaf* b) {
+    const int items = a->item == b->item ? 0 : a->item->compare(*b->item);
+    return items != 0 ? items < 0 : a->encoded_path < b->encoded_path;
+  };
   if (std::is_sorted(order.begin(), order.end(), is_before)) return;
   std::sort(order.begin(), order.end(), is_before);
   std::vector<PlannedLeaf> sorted;
   sorted.reserve(leaves_.size());
-  for (const Place& place : order) sorted.push_back(std::move(*place.leaf));
+  for (PlannedLeaf* const leaf : order) sorted.push_back(std::move(*leaf));
   leaves_ = std::move(sorted);
 }
 

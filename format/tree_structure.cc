@@ -1,6 +1,5 @@
 #include "format/tree_structure.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <unordered_map>
 #include <unordered_set>
@@ -37,16 +36,13 @@ tl::unexpected<Error> corrupt_tree(std::string_view what) {
 // whose keys were sorted.
 class DistinctLabels {
  public:
-  // False: it was there. The views must last. `expected_count`: about how many there will be.
-  bool insert(std::string_view label, std::size_t expected_count) {
+  // False: it was there. The views must last.
+  bool insert(std::string_view label) {
     if (unsorted_.empty() && (sorted_.empty() || sorted_.back() < label)) {
       sorted_.push_back(label);
       return true;
     }
-    if (unsorted_.empty()) {
-      unsorted_.reserve(expected_count);
-      unsorted_.insert(sorted_.begin(), sorted_.end());
-    }
+    if (unsorted_.empty()) unsorted_.insert(sorted_.begin(), sorted_.end());
     return unsorted_.insert(label).second;
   }
 
@@ -143,9 +139,7 @@ class Walk {
     if (!may_label(parent.kind, label.kind))
       return corrupt_tree("a child has the wrong kind of label");
     const std::string_view encoded = before.substr(0, before.size() - labels_.size());
-    // A damaged count may be any; a label takes two bytes at least, and its kind.
-    const std::size_t expected_count = std::min<std::size_t>(parent.child_count, before.size() / 3);
-    if (!visitor_.is_checked && !parent.labels.insert(encoded, expected_count)) {
+    if (!visitor_.is_checked && !parent.labels.insert(encoded)) {
       return corrupt_tree("two children have the same label '" + printable(label.name) + "'");
     }
     return label;

@@ -291,19 +291,37 @@ TEST_F(StoreTest, LeavesMustBeThoseOfTheStructure) {
   EXPECT_THAT(store->steps(), IsEmpty());
 }
 
+// Before any byte of a leaf is read, as a large state would be written in vain.
 TEST_F(StoreTest, SiblingsMustDiffer) {
+  class UntouchedSource final : public LeafSource {
+   public:
+    Result<std::span<const std::byte>> read(std::uint64_t /*offset*/, std::size_t size,
+                                            std::span<std::byte> scratch) const override {
+      ADD_FAILURE() << "read";
+      return scratch.first(size);
+    }
+  };
+  constexpr std::uint64_t kSizeBytes = 1 << 20;
   auto store = open();
-  // Empty, so that no two leaves have one path.
+  // The siblings are empty, so that no two leaves have one path.
   TreeStructure structure;
-  structure.kinds = {NodeKind::kDict, NodeKind::kList, NodeKind::kList};
-  structure.child_counts = {2, 0, 0};
-  append_component(structure.labels, PathComponent::key("b"));
-  append_component(structure.labels, PathComponent::key("b"));
+  structure.kinds = {NodeKind::kDict, NodeKind::kLeaf, NodeKind::kList, NodeKind::kList};
+  structure.child_counts = {3, 0, 0};
+  for (const char* const key : {"0", "b", "b"}) {
+    append_component(structure.labels, PathComponent::key(key));
+  }
   const auto writer = *store->begin_save(1);
   ASSERT_TRUE(writer->put_item("state", "standard", structure));
+  ASSERT_TRUE(writer->put_leaf("state", leaf_path(0),
+                               {.kind = LeafKind::kArray,
+                                .dtype = DType::kUint8,
+                                .shape = {kSizeBytes},
+                                .size_bytes = kSizeBytes},
+                               std::make_shared<UntouchedSource>()));
   const Result<StepRecord> result = writer->commit();
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(result.error().message, HasSubstr("step 1 item 'state'"));
   EXPECT_THAT(result.error().message, HasSubstr("two children have the same label 'b'"));
   EXPECT_THAT(store->steps(), IsEmpty());
 }

@@ -11,6 +11,7 @@ STATE is a directory that make_state() filled. Prints one line of JSON: seconds,
 Imports are not timed, and each peer is imported only where it is measured.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -351,6 +352,8 @@ def run_stall(format_: Orbax, place: pathlib.Path, state: dict, with_jax: bool) 
             state = jax.block_until_ready(jax.tree.map(lambda array: array + 1, state))
         else:
             changed(state)
+        # With jax's objects a full collection takes 0.1 s, and would fall into whichever call allocates next.
+        gc.collect()
         times.append(seconds_of(lambda step=step: format_.start_save(step, state))[0])
         format_.wait()
     name = list(state)[len(state) // 2]
