@@ -27,8 +27,11 @@ Result<SegmentWriter> SegmentWriter::create(StoreImpl& store, SegmentContent con
 }
 
 Result<void> SegmentWriter::put(std::string_view key, std::string_view value) {
+  STEPSTONE_TRY(to_result(writer_->Put(key, value), kWhat));
+  // The entry's own block is written with the next entry.
+  if (writer_->FileSize() != next_offset_bytes_) has_expected_layout_ = false;
   next_offset_bytes_ += chunk_block_size_bytes(key.size(), value.size());
-  return to_result(writer_->Put(key, value), kWhat);
+  return {};
 }
 
 Result<void> SegmentWriter::put_aligned(std::string_view key, std::span<const std::byte> chunk) {

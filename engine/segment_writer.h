@@ -28,6 +28,10 @@ class SegmentWriter {
   // Where the next entry of a segment of chunks will begin.
   std::uint64_t next_offset_bytes() const { return next_offset_bytes_; }
 
+  // Whether each entry of a segment of chunks began where next_offset_bytes() said. Should RocksDB
+  // lay out its blocks otherwise, only the keys lead to the chunks.
+  bool has_expected_layout() const { return has_expected_layout_; }
+
   // Completes the file and syncs it; the file is not in the database yet.
   Result<SegmentInfo> finish();
 
@@ -41,6 +45,7 @@ class SegmentWriter {
   std::string path_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
   std::uint64_t next_offset_bytes_ = 0;
+  bool has_expected_layout_ = true;
   std::string padded_;
 };
 

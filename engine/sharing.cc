@@ -96,6 +96,15 @@ std::unique_ptr<SharingBase> SharingBase::open(std::shared_ptr<StoreImpl> store,
       new SharingBase(std::make_unique<Impl>(std::move(store), *std::move(leased))));
 }
 
+SaveId SharingBase::save() const { return impl_->reader().record().save; }
+
+bool SharingBase::is_mostly_shared() const {
+  const StepRecord& record = impl_->reader().record();
+  std::uint64_t stored_bytes = 0;
+  for (const SegmentInfo& segment : record.segments) stored_bytes += segment.size_bytes;
+  return stored_bytes < record.size_bytes / 2;
+}
+
 void SharingBase::find(std::span<PlannedLeaf> leaves) const { impl_->find(leaves); }
 
 Result<void> SharingBase::read_base(const PlannedLeaf& leaf, const ChunkBase& base,
@@ -141,7 +150,8 @@ struct Sample {
 
 }  // namespace
 
-Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_count) {
+Result<void> find_equal_leaves(std::uint64_t step, std::span<PlannedLeaf> leaves,
+                               unsigned thread_count) {
   std::map<std::uint64_t, std::size_t> count_of_size;
   const auto is_candidate = [](const PlannedLeaf& leaf) {
     return leaf.is_shareable && leaf.planned_chunk_count() != 0;
@@ -152,8 +162,9 @@ Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_co
   std::map<Sample, std::vector<PlannedLeaf*>> alike;
   for (PlannedLeaf& leaf : leaves) {
     if (!is_candidate(leaf) || count_of_size[leaf.record.size_bytes] == 1) continue;
-    const Sample sample{leaf.record.size_bytes, leaf.record.chunk_size_bytes,
-                        STEPSTONE_TRY(sample_hash(leaf))};
+    const Sample sample{
+        leaf.record.size_bytes, leaf.record.chunk_size_bytes,
+        STEPSTONE_TRY_CONTEXT(sample_hash(leaf), leaf_name(step, *leaf.item, leaf.encoded_path))};
     alike[sample].push_back(&leaf);
   }
   std::vector<std::pair<PlannedLeaf*, std::uint32_t>> chunks;
@@ -165,8 +176,11 @@ Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_co
       for (std::uint32_t c = 0; c < leaf->record.chunk_count(); ++c) chunks.emplace_back(leaf, c);
     }
   }
-  STEPSTONE_TRY(parallel_for(thread_count, chunks.size(), [&](std::size_t i) {
-    return hash_chunk(*chunks[i].first, chunks[i].second);
+  STEPSTONE_TRY(parallel_for(thread_count, chunks.size(), [&](std::size_t i) -> Result<void> {
+    PlannedLeaf& leaf = *chunks[i].first;
+    STEPSTONE_TRY_CONTEXT(hash_chunk(leaf, chunks[i].second),
+                          leaf_name(step, *leaf.item, leaf.encoded_path));
+    return {};
   }));
   for (auto& entry : alike) {
     std::vector<PlannedLeaf*>& group = entry.second;

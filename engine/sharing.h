@@ -21,6 +21,12 @@ class SharingBase {
   SharingBase(const SharingBase&) = delete;
   SharingBase& operator=(const SharingBase&) = delete;
 
+  // The one that made the earlier step.
+  SaveId save() const;
+
+  // Whether the earlier step's own segments hold less than half of its bytes.
+  bool is_mostly_shared() const;
+
   // Sets `base` of those leaves whose chunks the earlier step has under the same item and path, cut
   // in the same way. A record that cannot be read is no reason to fail: its leaf is not shared.
   // `leaves` are of one item, sorted by path.
@@ -42,7 +48,8 @@ class SharingBase {
 // moments that are still zero), and `is_hashed` of all that it had to hash to know. Leaves differ
 // in a few sampled bytes as a rule, and then cost no more than reading these. Errors: those of the
 // leaves' sources.
-Result<void> find_equal_leaves(std::span<PlannedLeaf> leaves, unsigned thread_count);
+Result<void> find_equal_leaves(std::uint64_t step, std::span<PlannedLeaf> leaves,
+                               unsigned thread_count);
 
 // Completes a leaf that `equal` tells of, once that one's places are known.
 void refer_to_equal_leaf(PlannedLeaf& leaf, SaveId save);

@@ -40,16 +40,65 @@ constexpr std::uint64_t kSegmentSizeBytesMin = std::uint64_t{8} << 20;
 // ...and one longer than this is cut, so that one file never holds too much to rewrite.
 constexpr std::uint64_t kSegmentSizeBytesMax = std::uint64_t{1} << 30;
 
+// Into at least so many runs the chunks are cut where the step before found most of its bytes
+// stored already, so that this one should too: the few that have something to write are synced
+// while others are still being hashed.
+constexpr unsigned kSharedRunCountMin = 16;
+
 // The chunks [begin, end) in the numbering of the whole save.
 struct ChunkRun {
   std::uint64_t begin;
   std::uint64_t end;
+  // Of a state that is mostly shared: those that the step before had to write, or does not have.
+  std::uint64_t fresh_count = 0;
 };
 
 // Whether the earlier step has this chunk, which is hashed.
 bool is_in_base(const PlannedLeaf& leaf, std::uint32_t chunk) {
   return leaf.base != nullptr && leaf.base->has(leaf.record, chunk);
 }
+
+// Lets one thread wait until others have hashed all runs, or one of them has failed.
+class RunCountdown {
+ public:
+  explicit RunCountdown(std::size_t run_count) : left_(static_cast<std::ptrdiff_t>(run_count)) {}
+
+  // Of the thread that hashes a run. One that ends without succeed() has failed.
+  class Turn {
+   public:
+    explicit Turn(RunCountdown& countdown) : countdown_(countdown) {}
+    ~Turn() { countdown_.end(has_succeeded_); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+    void succeed() { has_succeeded_ = true; }
+
+   private:
+    RunCountdown& countdown_;
+    bool has_succeeded_ = false;
+  };
+
+  // Whether all have succeeded.
+  bool wait() const {
+    for (std::ptrdiff_t left = left_; left > 0; left = left_) left_.wait(left);
+    return !has_failed_;
+  }
+
+ private:
+  void end(bool has_succeeded) {
+    if (has_succeeded) {
+      --left_;
+    } else {
+      // Runs that no thread has begun will never be.
+      has_failed_ = true;
+      left_ = 0;
+    }
+    left_.notify_all();
+  }
+
+  std::atomic<std::ptrdiff_t> left_;
+  std::atomic<bool> has_failed_ = false;
+};
 
 tl::unexpected<Error> no_generation_left() {
   return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
@@ -102,6 +151,7 @@ class DatabaseStepSaver final : public StepSaver {
   Result<void> decide_encoding();
   Result<void> decide_deltas();
   std::vector<ChunkRun> plan_runs();
+  void count_fresh_chunks(std::span<ChunkRun> runs) const;
   Result<void> write_segments(StoreImpl::Addition& addition);
   Result<SegmentWriter> create_segment(SegmentContent content);
   Result<void> write_run(ChunkRun run, RunSegment& segment);
@@ -239,7 +289,7 @@ Result<void> DatabaseStepSaver::check_leaves() {
 // commit batch.
 Result<void> DatabaseStepSaver::find_shared() {
   if (!options_.share) return {};
-  STEPSTONE_TRY_CONTEXT(find_equal_leaves(leaves_, thread_count_), step_name(save_.step));
+  STEPSTONE_TRY(find_equal_leaves(save_.step, leaves_, thread_count_));
   // A replacement must not refer to the save that it replaces, nor to a later step, without need.
   base_ = SharingBase::open(store_, save_.step, /*only_earlier=*/replacement_ != nullptr);
   if (base_ == nullptr) return {};
@@ -380,7 +430,9 @@ std::vector<ChunkRun> DatabaseStepSaver::plan_runs() {
   }
   if (chunk_count_ == 0) return {};
   const std::uint64_t worth = std::max<std::uint64_t>(1, chunk_bytes / kSegmentSizeBytesMin);
-  std::uint64_t run_count = std::min<std::uint64_t>(thread_count_, worth);
+  const bool is_mostly_shared = base_ != nullptr && base_->is_mostly_shared();
+  std::uint64_t run_count = std::min<std::uint64_t>(
+      is_mostly_shared ? std::max(thread_count_, kSharedRunCountMin) : thread_count_, worth);
   // Round up to a multiple of the threads, so that all of them finish together.
   const std::uint64_t rounds =
       (chunk_bytes / run_count + kSegmentSizeBytesMax - 1) / kSegmentSizeBytesMax;
@@ -390,7 +442,21 @@ std::vector<ChunkRun> DatabaseStepSaver::plan_runs() {
   for (std::uint64_t i = 0; i < run_count; ++i) {
     runs.push_back({chunk_count_ * i / run_count, chunk_count_ * (i + 1) / run_count});
   }
+  if (is_mostly_shared) count_fresh_chunks(runs);
   return runs;
+}
+
+void DatabaseStepSaver::count_fresh_chunks(std::span<ChunkRun> runs) const {
+  auto run = runs.begin();
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    const BaseLeaf* const base = leaves_[i].base.get();
+    for (std::uint32_t chunk = 0; chunk < leaves_[i].planned_chunk_count(); ++chunk) {
+      while (first_chunks_[i] + chunk >= run->end) ++run;
+      const bool is_fresh = base == nullptr || chunk >= base->places.size() ||
+                            base->places[chunk].save == base_->save();
+      if (is_fresh) ++run->fresh_count;
+    }
+  }
 }
 
 Result<SegmentWriter> DatabaseStepSaver::create_segment(SegmentContent content) {
@@ -404,24 +470,47 @@ Result<SegmentWriter> DatabaseStepSaver::create_segment(SegmentContent content) 
 Result<void> DatabaseStepSaver::write_segments(StoreImpl::Addition& addition) {
   const std::vector<ChunkRun> runs = plan_runs();
   std::vector<RunSegment> segments(runs.size());
+  std::vector<std::size_t> order(runs.size());
   for (std::size_t i = 0; i < runs.size(); ++i) {
     segments[i].number = static_cast<std::uint32_t>(i);
+    order[i] = i;
   }
-  STEPSTONE_TRY(parallel_for(thread_count_, runs.size(), [&](std::size_t i) -> Result<void> {
-    STEPSTONE_TRY(write_run(runs[i], segments[i]));
+  // What changed last time will most likely have changed again. With that first, its syncs too are
+  // over when the last chunk is hashed.
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return runs[a].fresh_count > runs[b].fresh_count;
+  });
+  std::optional<SegmentWriter> records;
+  RunCountdown unhashed(runs.size());
+  const auto write_chunk_segment = [&](std::size_t i) -> Result<void> {
+    {
+      RunCountdown::Turn turn(unhashed);
+      STEPSTONE_TRY(write_run(runs[i], segments[i]));
+      turn.succeed();
+    }
     if (!segments[i].writer) return {};
     segments[i].info = STEPSTONE_TRY_CONTEXT(segments[i].writer->finish(), step_name(save_.step));
     return {};
+  };
+  // The records need the hashes of all chunks, but need not wait until these are on the disk: a
+  // thread of their own writes them while the others wait for their syncs. As the last index they
+  // begin when a thread has each of the runs.
+  const unsigned thread_count = thread_count_ == 1 ? 1 : thread_count_ + 1;
+  SegmentInfo records_info;
+  STEPSTONE_TRY(parallel_for(thread_count, runs.size() + 1, [&](std::size_t i) -> Result<void> {
+    if (i < runs.size()) return write_chunk_segment(order[i]);
+    if (!unhashed.wait()) return {};  // The run that failed has told why.
+    settle_places(addition.record, segments);
+    records = STEPSTONE_TRY(create_segment(SegmentContent::kRecords));
+    STEPSTONE_TRY(write_records(
+        addition.record, [&](const std::string& key, const std::string& value) -> Result<void> {
+          return records->put(key, value);
+        }));
+    records_info = STEPSTONE_TRY_CONTEXT(records->finish(), step_name(save_.step));
+    return {};
   }));
-  settle_places(addition.record, segments);
-  SegmentWriter records = STEPSTONE_TRY(create_segment(SegmentContent::kRecords));
-  STEPSTONE_TRY(write_records(
-      addition.record, [&](const std::string& key, const std::string& value) -> Result<void> {
-        return records.put(key, value);
-      }));
-  addition.record.segments.push_back(
-      STEPSTONE_TRY_CONTEXT(records.finish(), step_name(save_.step)));
-  addition.segment_paths.push_back(records.path());
+  addition.record.segments.push_back(records_info);
+  addition.segment_paths.push_back(records->path());
   for (const RunSegment& segment : segments) {
     if (!segment.info) continue;
     addition.record.segments.push_back(*segment.info);
@@ -438,11 +527,9 @@ void DatabaseStepSaver::settle_places(StepRecord& step, const std::vector<RunSeg
   std::vector<std::uint32_t> numbers(runs.size(), ChunkPlace::kUnknownSegment);
   std::uint32_t next_number = 1;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (runs[i].info) numbers[i] = next_number++;
-    // Should RocksDB lay out its blocks otherwise, the keys lead to the chunks.
-    if (runs[i].info && runs[i].info->data_size_bytes != runs[i].writer->next_offset_bytes()) {
-      numbers[i] = ChunkPlace::kUnknownSegment;
-    }
+    if (!runs[i].writer) continue;
+    const std::uint32_t number = next_number++;
+    if (runs[i].writer->has_expected_layout()) numbers[i] = number;
   }
   std::set<SaveId> origin_saves;
   for (PlannedLeaf& leaf : leaves_) {

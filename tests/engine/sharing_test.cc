@@ -1,4 +1,5 @@
 // What a step has in common with the one before it, or two leaves with each other, is stored once.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -13,8 +14,10 @@ namespace stepstone {
 namespace {
 
 using stepstone::testing::content;
+using stepstone::testing::flat_structure;
 using stepstone::testing::leaf_path;
 using stepstone::testing::Leaves;
+using stepstone::testing::OwnedSource;
 using stepstone::testing::put_leaves;
 using stepstone::testing::read_leaves;
 
@@ -105,6 +108,77 @@ TEST_F(SharingTest, OnlyChangedChunksAreStored) {
   // Origins lead to where the bytes are, not to the step before.
   EXPECT_EQ(record_of(5, 0).origins.front().save.step, 1U);
   EXPECT_EQ(store_->step_record(5)->origin_saves.size(), 4U);
+}
+
+// Of at least 8 MiB each, however many threads there are.
+TEST_F(SharingTest, ALargeStateOfWhichLittleChangesIsWrittenInManyRuns) {
+  Leaves leaves;
+  for (std::uint64_t leaf = 0; leaf < 5; ++leaf) {
+    leaves.push_back(content(1, 0, leaf, (std::size_t{8} << 20) + 5));
+  }
+  save(1, leaves);
+  std::map<std::uint64_t, Leaves> steps;
+  for (std::uint64_t step = 2; step <= 4; ++step) {
+    leaves[0].front() ^= std::byte{1};
+    leaves[step].back() ^= std::byte{1};
+    const SaveCounters counters = save(step, leaves);
+    EXPECT_EQ(counters.shared_bytes, total_size(leaves) - kSharedChunk - 5) << step;
+    steps[step] = leaves;
+  }
+  EXPECT_EQ(store_->step_record(4)->segments.size(), 3U);  // Records, first leaf, last leaf.
+  EXPECT_EQ(record_of(4, 4).extents.size(), 2U);
+  for (std::uint64_t leaf = 0; leaf < 5; ++leaf) leaves[leaf] = content(5, 0, leaf, 8 << 20);
+  save(5, leaves);
+  EXPECT_EQ(store_->step_record(5)->segments.size(), 6U);
+  steps[5] = leaves;
+  open();
+  for (const auto& [step, expected] : steps) EXPECT_TRUE(read(step) == expected) << step;
+  EXPECT_TRUE(store_->verify()->damages.empty());
+}
+
+// Whose chunk at `offset_bytes` cannot be read.
+class BrokenSource final : public LeafSource {
+ public:
+  BrokenSource(std::vector<std::byte> bytes, std::uint64_t offset_bytes)
+      : whole_(std::move(bytes)), offset_bytes_(offset_bytes) {}
+
+  Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
+                                          std::span<std::byte> scratch) const override {
+    if (offset == offset_bytes_) return fail(ErrorCode::kIo, "the source broke");
+    return whole_.read(offset, size, scratch);
+  }
+
+ private:
+  OwnedSource whole_;
+  std::uint64_t offset_bytes_;
+};
+
+TEST_F(SharingTest, ALeafThatCannotBeReadFailsASaveOfManyRuns) {
+  Leaves leaves;
+  for (std::uint64_t leaf = 0; leaf < 5; ++leaf) leaves.push_back(content(1, 0, leaf, 8 << 20));
+  leaves.push_back(leaves[2]);  // Found by hashing beforehand.
+  save(1, leaves);
+  save(2, leaves);
+  for (std::size_t broken = 0; broken < leaves.size(); ++broken) {
+    const auto writer = *store_->begin_save(3, {.chunk_size_bytes = kSharedChunk});
+    ASSERT_TRUE(writer->put_item("state", "standard", flat_structure(leaves.size())));
+    for (std::size_t leaf = 0; leaf < leaves.size(); ++leaf) {
+      // Leaves of one size are compared by their first, middle and last bytes, the others are not.
+      const std::uint64_t offset_bytes = leaf != broken ? ~std::uint64_t{0} : 5 * kSharedChunk;
+      ASSERT_TRUE(writer->put_leaf("state", leaf_path(leaf),
+                                   {.kind = LeafKind::kArray,
+                                    .dtype = DType::kUint8,
+                                    .shape = {leaves[leaf].size()},
+                                    .size_bytes = leaves[leaf].size()},
+                                   std::make_shared<BrokenSource>(leaves[leaf], offset_bytes)));
+    }
+    const Result<StepRecord> result = writer->commit();
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().message,
+              fmt::format("step 3 item 'state' leaf '{}': the source broke", broken));
+  }
+  save(3, leaves);
+  EXPECT_TRUE(read(3) == leaves);
 }
 
 TEST_F(SharingTest, CanBeTurnedOff) {
