@@ -28,7 +28,7 @@ class SkeletonBuilder {
     };
     const auto leaf = [&](const std::string& path) -> Result<void> {
       ++leaf_count_;
-      add(Tree(STEPSTONE_TRY(find(prefix_ + path))));
+      add(Tree(STEPSTONE_TRY(prefix_.empty() ? find(path) : find(prefix_ + path))));
       return {};
     };
     const auto leave = [&](NodeKind kind) -> Result<void> {
@@ -53,7 +53,11 @@ class SkeletonBuilder {
     labels_.pop_back();
   }
 
-  Result<std::int64_t> find(const std::string& encoded_path) const {
+  Result<std::int64_t> find(const std::string& encoded_path) {
+    // As a rule the tree's order is that of the records.
+    if (next_ < item_.leaves.size() && item_.leaves[next_].encoded_path == encoded_path) {
+      return static_cast<std::int64_t>(next_++);
+    }
     const auto found = std::lower_bound(
         item_.leaves.begin(), item_.leaves.end(), encoded_path,
         [](const StoredLeaf& leaf, const std::string& path) { return leaf.encoded_path < path; });
@@ -61,11 +65,13 @@ class SkeletonBuilder {
       return fail(ErrorCode::kCorrupt,
                   fmt::format("leaf '{}': its record is gone", to_text(encoded_path)));
     }
-    return found - item_.leaves.begin();
+    next_ = static_cast<std::size_t>(found - item_.leaves.begin());
+    return static_cast<std::int64_t>(next_++);
   }
 
   const StoredItem& item_;
   const std::string prefix_;
+  std::size_t next_ = 0;  // The record behind the one found last.
   std::size_t leaf_count_ = 0;
   std::vector<std::vector<Tree::Child>> children_{1};
   std::vector<std::string> type_names_;

@@ -27,20 +27,25 @@ double seconds_since(std::chrono::steady_clock::time_point begun) {
 
 // A stored leaf on its way into the result.
 struct LeafRead {
-  const StoredLeaf* leaf = nullptr;
+  StoredLeaf* leaf = nullptr;
   std::optional<std::vector<Slice>> slice;  // Only this of it.
   std::span<std::byte> destination;         // The caller's, or `buffer`.
   std::shared_ptr<std::byte[]> buffer;
+  bool is_kept = false;          // The destination is the record's own memory.
   std::optional<LeafView> view;  // Instead of a destination: it stays where it is.
 
   std::vector<std::uint64_t> shape() const { return slice ? shape_of(*slice) : leaf->record.shape; }
 
   Result<Leaf> take() {
-    const LeafRecord& record = leaf->record;
+    LeafRecord& record = leaf->record;
     if (record.kind != LeafKind::kArray) return decode_value(record, destination);
     if (view) {
       return Leaf(
           STEPSTONE_TRY(Array::own(*record.dtype, shape(), view->bytes, std::move(view->owner))));
+    }
+    if (is_kept) {
+      const auto owner = std::make_shared<std::vector<std::byte>>(std::move(*record.inline_bytes));
+      buffer = {owner, owner->data()};
     }
     if (buffer == nullptr) {
       return Leaf(STEPSTONE_TRY(Array::borrow(*record.dtype, shape(), destination)));
@@ -64,7 +69,8 @@ void list_leaves(Tree& tree, std::vector<Tree*>& leaves) {
 
 class TreeReader {
  public:
-  TreeReader(const StepReader& reader, const StoredItem& item, const args::PyTreeRestore& args)
+  // Takes what it keeps of the leaves' records out of `item`.
+  TreeReader(const StepReader& reader, StoredItem& item, const args::PyTreeRestore& args)
       : reader_(reader), item_(item), args_(args) {}
 
   Result<void> plan() {
@@ -73,6 +79,7 @@ class TreeReader {
     std::vector<Tree*> results;
     list_leaves(match_.result, results);
     Differences differences;
+    jobs_.reserve(results.size());
     for (std::size_t i = 0; i < results.size(); ++i) {
       const LeafMatch& match = match_.leaves[i];
       if (match.sources.empty() && match.transform == nullptr) continue;
@@ -111,6 +118,10 @@ class TreeReader {
           size_bytes_ += read.view->bytes.size();
           ++leaf_count_;
           continue;
+        }
+        if (read.destination.empty() && can_keep(read)) {
+          read.is_kept = true;
+          read.destination = *read.leaf->record.inline_bytes;
         }
         if (read.destination.empty()) {
           const std::uint64_t size = STEPSTONE_TRY(size_of(read));
@@ -225,6 +236,14 @@ class TreeReader {
     return {};
   }
 
+  // Whether a small array can stay in the memory that it came in with its record. A transform may
+  // read one leaf more than once.
+  bool can_keep(const LeafRead& read) const {
+    const LeafRecord& record = read.leaf->record;
+    return args_.transforms.empty() && record.kind == LeafKind::kArray && record.inline_bytes &&
+           !read.slice && record.size_bytes < kAlignedSizeBytesMin;
+  }
+
   static Result<std::uint64_t> size_of(const LeafRead& read) {
     const LeafRecord& record = read.leaf->record;
     if (!read.slice) return record.size_bytes;
@@ -254,7 +273,7 @@ class TreeReader {
   }
 
   const StepReader& reader_;
-  const StoredItem& item_;
+  StoredItem& item_;
   const args::PyTreeRestore& args_;
   const RestoreArgs no_args_{};  // Of leaves that have none.
   TreeMatch match_;
@@ -283,7 +302,7 @@ LeafMetadata metadata_of(const LeafRecord& record, std::string path) {
 Result<Tree> read_tree(const StepReader& reader, std::string_view item,
                        const args::PyTreeRestore& args, RestoreStatistics* statistics) {
   const auto begun = std::chrono::steady_clock::now();
-  const StoredItem stored = STEPSTONE_TRY(StoredItem::read(reader, item, args.subtree));
+  StoredItem stored = STEPSTONE_TRY(StoredItem::read(reader, item, args.subtree));
   TreeReader tree_reader(reader, stored, args);
   STEPSTONE_TRY(tree_reader.plan());
   STEPSTONE_TRY(tree_reader.read());

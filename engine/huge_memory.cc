@@ -28,10 +28,10 @@ bool huge_pages_pay() {
 }
 
 std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes) {
-  constexpr std::size_t kSmall = 4096;
   // What the bytes are handed to may want whole cache lines, as XLA does.
   constexpr std::size_t kAlignment = 64;
-  if (size_bytes < kSmall) return std::make_shared_for_overwrite<std::byte[]>(size_bytes);
+  if (size_bytes < kAlignedSizeBytesMin)
+    return std::make_shared_for_overwrite<std::byte[]>(size_bytes);
   // Less has no huge page inside of it, or hardly one.
   const bool is_huge = size_bytes >= 2 * kHugePageSizeBytes && huge_pages_pay();
   void* memory = nullptr;

@@ -12,10 +12,12 @@ namespace stepstone {
 // (engine/README.md has figures).
 bool huge_pages_pay();
 
-// `size_bytes` of uninitialized memory, aligned for every dtype. Large amounts are asked of the
-// kernel in huge pages where that pays, since handing out small ones takes as long as filling them.
-// Throws
-// std::bad_alloc.
+// From this size on an array is worth whole cache lines.
+inline constexpr std::size_t kAlignedSizeBytesMin = 4096;
+
+// `size_bytes` of uninitialized memory, aligned for every dtype, and from kAlignedSizeBytesMin on
+// to cache lines. Large amounts are asked of the kernel in huge pages where that pays, since
+// handing out small ones takes as long as filling them. Throws std::bad_alloc.
 std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes);
 
 }  // namespace stepstone

@@ -330,7 +330,8 @@ Result<void> StepReaderImpl::read_chunk(std::string_view item, const StoredLeaf&
     if (hash128(bytes) != record.hashes[chunk]) {
       return fail(ErrorCode::kCorrupt, name() + ": the bytes do not match their hash");
     }
-    if (!destination.empty()) {
+    // A small leaf may be wanted where it is.
+    if (!destination.empty() && destination.data() != bytes.data() + begin) {
       std::memcpy(destination.data(), bytes.data() + begin, destination.size());
     }
     return {};

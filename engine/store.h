@@ -320,7 +320,8 @@ enum class ViewCheck : std::uint8_t {
   kNothing,  // Only what is looked at is read, and damage is not noticed.
 };
 
-// A whole leaf and where its bytes go; the destination has exactly the leaf's size.
+// A whole leaf and where its bytes go; the destination has exactly the leaf's size. It may be the
+// leaf's own inline bytes, which are then only compared with their hash.
 struct ReadRequest {
   std::string_view item;
   const StoredLeaf* leaf = nullptr;

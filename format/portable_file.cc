@@ -283,7 +283,9 @@ Result<void> PortableFile::read_chunk_at(std::uint64_t offset, const LeafRecord&
                                          std::uint32_t chunk, std::span<std::byte> destination,
                                          ChunkDecoder& decoder) const {
   if (record.inline_bytes) {
-    std::memcpy(destination.data(), record.inline_bytes->data(), destination.size());
+    if (destination.data() != record.inline_bytes->data()) {
+      std::memcpy(destination.data(), record.inline_bytes->data(), destination.size());
+    }
   } else if (record.codec_at(chunk) == Codec::kRaw) {
     STEPSTONE_TRY(read_at(offset, destination));
   } else {

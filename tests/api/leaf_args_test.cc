@@ -8,6 +8,7 @@
 #include "api/cast.h"
 #include "api/checkpoint_manager.h"
 #include "api/checkpointer.h"
+#include "api/portable.h"
 #include "tests/api/support.h"
 #include "tests/api/trees.h"
 #include "tests/support/temporary_directory.h"
@@ -233,6 +234,32 @@ TEST_F(LeafArgsTest, ReadsIntoTheCallersMemory) {
   EXPECT_TRUE(fails(into({.dtype = DType::kFloat64}, "w"), ErrorCode::kInvalidArgument,
                     {"'w'", "24 bytes", "12"}));
   EXPECT_TRUE(fails(into({}, "s"), ErrorCode::kMismatch, {"'s'", "a string"}));
+}
+
+// Small ones stay where they came with their records, larger ones are read into new memory.
+TEST_F(LeafArgsTest, RestoredArraysHaveMemoryOfTheirOwn) {
+  std::vector<std::pair<std::string, Tree>> arrays;
+  for (const std::size_t size : {1U, 31U, 4095U, 4096U, 32U << 10, (32U << 10) + 1}) {
+    arrays.emplace_back(std::to_string(size), testing::new_bytes(size));
+  }
+  const Tree tree = Tree::dict(std::move(arrays));
+  ASSERT_TRUE(is_ok(save(tree)));
+  const auto path_of_file = directory_.path() / "c.stone";
+  ASSERT_TRUE(is_ok(export_checkpoint(path(), path_of_file)));
+  for (const std::filesystem::path& from : {path(), path_of_file}) {
+    Tree first = *Checkpointer().restore(from);
+    const Tree second = *Checkpointer().restore(from);
+    EXPECT_EQ(first, tree);
+    for (Tree::Child& child : first.children()) {
+      Array& array = *child.tree.get_if<Array>();
+      const std::byte* const begin = array.data();
+      array.mutable_bytes().front() ^= std::byte{1};
+      EXPECT_EQ(array.data(), begin) << "nobody else had it, so that there was nothing to copy";
+      array.mutable_bytes().back() ^= std::byte{2};
+    }
+    EXPECT_NE(first, tree);
+    EXPECT_EQ(second, tree);
+  }
 }
 
 TEST_F(LeafArgsTest, PlaceholdersAndSkippedLeavesAreNotRead) {
