@@ -29,9 +29,9 @@ double seconds_since(std::chrono::steady_clock::time_point begun) {
 struct LeafRead {
   StoredLeaf* leaf = nullptr;
   std::optional<std::vector<Slice>> slice;  // Only this of it.
-  std::span<std::byte> destination;         // The caller's, or `buffer`.
+  std::span<std::byte> destination;         // The caller's, `buffer`, or the record's own.
   std::shared_ptr<std::byte[]> buffer;
-  bool is_kept = false;          // The destination is the record's own memory.
+  bool is_kept = false;          // The destination is the record's memory, which take() takes.
   std::optional<LeafView> view;  // Instead of a destination: it stays where it is.
 
   std::vector<std::uint64_t> shape() const { return slice ? shape_of(*slice) : leaf->record.shape; }
@@ -112,6 +112,8 @@ class TreeReader {
     STEPSTONE_TRY(map());
     std::vector<ReadRequest> whole;
     std::vector<const LeafRead*> sliced;
+    // Of the stored leaves: transforms may read one more than once.
+    std::vector<bool> is_kept(item_.leaves.size());
     for (LeafJob& job : jobs_) {
       for (LeafRead& read : job.reads) {
         if (read.view) {
@@ -119,7 +121,9 @@ class TreeReader {
           ++leaf_count_;
           continue;
         }
-        if (read.destination.empty() && can_keep(read)) {
+        const auto leaf = static_cast<std::size_t>(read.leaf - item_.leaves.data());
+        if (can_keep(read) && !is_kept[leaf]) {
+          is_kept[leaf] = true;
           read.is_kept = true;
           read.destination = *read.leaf->record.inline_bytes;
         }
@@ -236,12 +240,11 @@ class TreeReader {
     return {};
   }
 
-  // Whether a small array can stay in the memory that it came in with its record. A transform may
-  // read one leaf more than once.
-  bool can_keep(const LeafRead& read) const {
+  // Whether a small array can stay in the memory that it came in with its record.
+  static bool can_keep(const LeafRead& read) {
     const LeafRecord& record = read.leaf->record;
-    return args_.transforms.empty() && record.kind == LeafKind::kArray && record.inline_bytes &&
-           !read.slice && record.size_bytes < kAlignedSizeBytesMin;
+    return record.kind == LeafKind::kArray && record.inline_bytes && !read.slice &&
+           read.destination.empty() && record.size_bytes < kAlignedSizeBytesMin;
   }
 
   static Result<std::uint64_t> size_of(const LeafRead& read) {

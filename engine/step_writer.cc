@@ -12,6 +12,8 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <system_error>
+#include <thread>
 
 #include "engine/encoding_sample.h"
 #include "engine/parallel.h"
@@ -57,48 +59,6 @@ struct ChunkRun {
 bool is_in_base(const PlannedLeaf& leaf, std::uint32_t chunk) {
   return leaf.base != nullptr && leaf.base->has(leaf.record, chunk);
 }
-
-// Lets one thread wait until others have hashed all runs, or one of them has failed.
-class RunCountdown {
- public:
-  explicit RunCountdown(std::size_t run_count) : left_(static_cast<std::ptrdiff_t>(run_count)) {}
-
-  // Of the thread that hashes a run. One that ends without succeed() has failed.
-  class Turn {
-   public:
-    explicit Turn(RunCountdown& countdown) : countdown_(countdown) {}
-    ~Turn() { countdown_.end(has_succeeded_); }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-
-    void succeed() { has_succeeded_ = true; }
-
-   private:
-    RunCountdown& countdown_;
-    bool has_succeeded_ = false;
-  };
-
-  // Whether all have succeeded.
-  bool wait() const {
-    for (std::ptrdiff_t left = left_; left > 0; left = left_) left_.wait(left);
-    return !has_failed_;
-  }
-
- private:
-  void end(bool has_succeeded) {
-    if (has_succeeded) {
-      --left_;
-    } else {
-      // Runs that no thread has begun will never be.
-      has_failed_ = true;
-      left_ = 0;
-    }
-    left_.notify_all();
-  }
-
-  std::atomic<std::ptrdiff_t> left_;
-  std::atomic<bool> has_failed_ = false;
-};
 
 tl::unexpected<Error> no_generation_left() {
   return fail(ErrorCode::kLimit, "this store has seen 2^32 saves: continue in a new one");
@@ -150,6 +110,8 @@ class DatabaseStepSaver final : public StepSaver {
   // Decides which leaves go through the encoder.
   Result<void> decide_encoding();
   Result<void> decide_deltas();
+  // Whether the step before was, so that this one will be, as a rule.
+  bool is_mostly_shared() const { return base_ != nullptr && base_->is_mostly_shared(); }
   std::vector<ChunkRun> plan_runs();
   void count_fresh_chunks(std::span<ChunkRun> runs) const;
   Result<void> write_segments(StoreImpl::Addition& addition);
@@ -430,9 +392,8 @@ std::vector<ChunkRun> DatabaseStepSaver::plan_runs() {
   }
   if (chunk_count_ == 0) return {};
   const std::uint64_t worth = std::max<std::uint64_t>(1, chunk_bytes / kSegmentSizeBytesMin);
-  const bool is_mostly_shared = base_ != nullptr && base_->is_mostly_shared();
   std::uint64_t run_count = std::min<std::uint64_t>(
-      is_mostly_shared ? std::max(thread_count_, kSharedRunCountMin) : thread_count_, worth);
+      is_mostly_shared() ? std::max(thread_count_, kSharedRunCountMin) : thread_count_, worth);
   // Round up to a multiple of the threads, so that all of them finish together.
   const std::uint64_t rounds =
       (chunk_bytes / run_count + kSegmentSizeBytesMax - 1) / kSegmentSizeBytesMax;
@@ -442,7 +403,7 @@ std::vector<ChunkRun> DatabaseStepSaver::plan_runs() {
   for (std::uint64_t i = 0; i < run_count; ++i) {
     runs.push_back({chunk_count_ * i / run_count, chunk_count_ * (i + 1) / run_count});
   }
-  if (is_mostly_shared) count_fresh_chunks(runs);
+  if (is_mostly_shared()) count_fresh_chunks(runs);
   return runs;
 }
 
@@ -481,25 +442,8 @@ Result<void> DatabaseStepSaver::write_segments(StoreImpl::Addition& addition) {
     return runs[a].fresh_count > runs[b].fresh_count;
   });
   std::optional<SegmentWriter> records;
-  RunCountdown unhashed(runs.size());
-  const auto write_chunk_segment = [&](std::size_t i) -> Result<void> {
-    {
-      RunCountdown::Turn turn(unhashed);
-      STEPSTONE_TRY(write_run(runs[i], segments[i]));
-      turn.succeed();
-    }
-    if (!segments[i].writer) return {};
-    segments[i].info = STEPSTONE_TRY_CONTEXT(segments[i].writer->finish(), step_name(save_.step));
-    return {};
-  };
-  // The records need the hashes of all chunks, but need not wait until these are on the disk: a
-  // thread of their own writes them while the others wait for their syncs. As the last index they
-  // begin when a thread has each of the runs.
-  const unsigned thread_count = thread_count_ == 1 ? 1 : thread_count_ + 1;
   SegmentInfo records_info;
-  STEPSTONE_TRY(parallel_for(thread_count, runs.size() + 1, [&](std::size_t i) -> Result<void> {
-    if (i < runs.size()) return write_chunk_segment(order[i]);
-    if (!unhashed.wait()) return {};  // The run that failed has told why.
+  const auto write_record_segment = [&]() -> Result<void> {
     settle_places(addition.record, segments);
     records = STEPSTONE_TRY(create_segment(SegmentContent::kRecords));
     STEPSTONE_TRY(write_records(
@@ -508,7 +452,35 @@ Result<void> DatabaseStepSaver::write_segments(StoreImpl::Addition& addition) {
         }));
     records_info = STEPSTONE_TRY_CONTEXT(records->finish(), step_name(save_.step));
     return {};
-  }));
+  };
+  // The records need the hashes of all chunks, but need not wait until these are on the disk: who
+  // hashes the last chunk has them written on one more thread, and goes on to its own sync.
+  Result<void> records_result;
+  std::optional<std::jthread> records_thread;
+  const auto start_records = [&] {
+    try {
+      records_thread.emplace([&] {
+        records_result = parallel_for(1, 1, [&](std::size_t) { return write_record_segment(); });
+      });
+    } catch (const std::system_error&) {
+      // No more threads to be had: they are written when the chunks are on the disk.
+    }
+  };
+  std::atomic<std::size_t> unhashed_count = runs.size();
+  // Of a state that is mostly shared, one more hashes while the few that write wait for their sync.
+  const bool is_one_more = thread_count_ > 1 && is_mostly_shared();
+  const Result<void> chunks_result = parallel_for(
+      thread_count_ + (is_one_more ? 1 : 0), runs.size(), [&](std::size_t i) -> Result<void> {
+        RunSegment& segment = segments[order[i]];
+        STEPSTONE_TRY(write_run(runs[order[i]], segment));
+        if (--unhashed_count == 0 && thread_count_ > 1) start_records();
+        if (!segment.writer) return {};
+        segment.info = STEPSTONE_TRY_CONTEXT(segment.writer->finish(), step_name(save_.step));
+        return {};
+      });
+  if (records_thread) records_thread->join();
+  STEPSTONE_TRY(chunks_result);
+  STEPSTONE_TRY(records_thread ? records_result : write_record_segment());
   addition.record.segments.push_back(records_info);
   addition.segment_paths.push_back(records->path());
   for (const RunSegment& segment : segments) {

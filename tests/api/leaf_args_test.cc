@@ -262,6 +262,22 @@ TEST_F(LeafArgsTest, RestoredArraysHaveMemoryOfTheirOwn) {
   }
 }
 
+TEST_F(LeafArgsTest, ALeafThatIsWantedTwiceIsThereTwice) {
+  const Tree saved = Tree::dict({{"w", array_of<float>({1.5, 2.5, 3.5})}});
+  ASSERT_TRUE(is_ok(save(saved)));
+  args::PyTreeRestore args(Tree::dict(
+      {{"a", AbstractArray{DType::kFloat32, {3}}}, {"b", AbstractArray{DType::kFloat32, {3}}}}));
+  args.transforms = {{.pattern = "a|b", .original_path = "w"}};
+  Tree restored = *restore(args);
+  restored.find("a")->get_if<Array>()->mutable_bytes().front() ^= std::byte{1};
+  EXPECT_EQ(*restored.find("b"), *saved.find("w"));
+  EXPECT_NE(*restored.find("a"), *saved.find("w"));
+  const Tree twice = Tree::dict(
+      {{"w", AbstractArray{DType::kFloat32, {3}}}, {"w", AbstractArray{DType::kFloat32, {3}}}});
+  EXPECT_TRUE(fails(Checkpointer().restore(path(), args::StandardRestore(twice)),
+                    ErrorCode::kMismatch, {"'w'"}));
+}
+
 TEST_F(LeafArgsTest, PlaceholdersAndSkippedLeavesAreNotRead) {
   ASSERT_TRUE(is_ok(save(params())));
   args::PyTreeRestore skip_encoder;
