@@ -126,6 +126,8 @@ rocksdb::DBOptions database_options(rocksdb::Env* env, bool create) {
   options.skip_stats_update_on_db_open = true;
   options.max_open_files = open_files_max();
   options.max_background_jobs = 2;
+  // RocksDB starts so many (by default 16) for each column family, whether it has files or not.
+  options.max_file_opening_threads = 4;
   // What flushes and compactions may write; segments do not count.
   options.rate_limiter.reset(rocksdb::NewGenericRateLimiter(128 * kMiB));
   // What the log holds is read at every open.

@@ -47,6 +47,13 @@ constexpr std::uint64_t kSegmentSizeBytesMax = std::uint64_t{1} << 30;
 // while others are still being hashed.
 constexpr unsigned kSharedRunCountMin = 16;
 
+// So many records are encoded at a time, unless the leaves that stand in them have more bytes than
+// this.
+constexpr std::size_t kRecordBatchCount = 256;
+constexpr std::uint64_t kRecordBatchSizeBytes = std::uint64_t{1} << 20;
+
+using Entry = std::pair<std::string, std::string>;  // Key and value.
+
 // The chunks [begin, end) in the numbering of the whole save.
 struct ChunkRun {
   std::uint64_t begin;
@@ -128,10 +135,12 @@ class DatabaseStepSaver final : public StepSaver {
                             RunSegment& segment);
   // Turns the places of all chunks into what the records say of them.
   void settle_places(StepRecord& step, const std::vector<RunSegment>& runs);
-  // The step's own copy, items and leaves, in key order.
+  // The step's own copy, items and leaves, in key order; encoded on so many threads.
   Result<void> write_records(
-      const StepRecord& step,
+      const StepRecord& step, unsigned thread_count,
       const std::function<Result<void>(std::string key, std::string value)>& put);
+  std::vector<std::span<PlannedLeaf>> record_batches();
+  Result<std::vector<Entry>> encode_leaves(std::span<PlannedLeaf> leaves);
   Result<void> write_small(StoreImpl::Addition& addition);
   StepRecord step_record() const;
   std::string leaf_name_of(const PlannedLeaf& leaf) const {
@@ -446,10 +455,11 @@ Result<void> DatabaseStepSaver::write_segments(StoreImpl::Addition& addition) {
   const auto write_record_segment = [&]() -> Result<void> {
     settle_places(addition.record, segments);
     records = STEPSTONE_TRY(create_segment(SegmentContent::kRecords));
-    STEPSTONE_TRY(write_records(
-        addition.record, [&](const std::string& key, const std::string& value) -> Result<void> {
-          return records->put(key, value);
-        }));
+    STEPSTONE_TRY(
+        write_records(addition.record, thread_count_,
+                      [&](const std::string& key, const std::string& value) -> Result<void> {
+                        return records->put(key, value);
+                      }));
     records_info = STEPSTONE_TRY_CONTEXT(records->finish(), step_name(save_.step));
     return {};
   };
@@ -635,7 +645,7 @@ Result<void> DatabaseStepSaver::write_chunk(PlannedLeaf& leaf, std::uint32_t chu
 }
 
 Result<void> DatabaseStepSaver::write_records(
-    const StepRecord& step,
+    const StepRecord& step, unsigned thread_count,
     const std::function<Result<void>(std::string key, std::string value)>& put) {
   const std::string copy_key = step_copy_key(save_);
   STEPSTONE_TRY(
@@ -650,8 +660,36 @@ Result<void> DatabaseStepSaver::write_records(
     STEPSTONE_TRY(
         put(key, STEPSTONE_TRY_CONTEXT(encode(record, key), item_name(save_.step, name))));
   }
+  const std::vector<std::span<PlannedLeaf>> batches = record_batches();
+  return parallel_in_order(
+      thread_count, batches.size(), [&](std::size_t i) { return encode_leaves(batches[i]); },
+      [&](std::vector<Entry> entries) -> Result<void> {
+        for (auto& [key, value] : entries) STEPSTONE_TRY(put(std::move(key), std::move(value)));
+        return {};
+      });
+}
+
+std::vector<std::span<PlannedLeaf>> DatabaseStepSaver::record_batches() {
+  std::vector<std::span<PlannedLeaf>> batches;
+  std::size_t begin = 0;
+  std::uint64_t size = 0;
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    if (leaves_[i].is_inline) size += leaves_[i].record.size_bytes;
+    const std::size_t end = i + 1;
+    const bool is_full = end - begin == kRecordBatchCount || size >= kRecordBatchSizeBytes;
+    if (!is_full && end != leaves_.size()) continue;
+    batches.push_back(std::span(leaves_).subspan(begin, end - begin));
+    begin = end;
+    size = 0;
+  }
+  return batches;
+}
+
+Result<std::vector<Entry>> DatabaseStepSaver::encode_leaves(std::span<PlannedLeaf> leaves) {
+  std::vector<Entry> entries;
+  entries.reserve(leaves.size());
   std::vector<std::byte> scratch(kInlineSizeBytes);
-  for (PlannedLeaf& leaf : leaves_) {
+  for (PlannedLeaf& leaf : leaves) {
     if (leaf.is_inline) {
       const auto size = static_cast<std::size_t>(leaf.record.size_bytes);
       const std::span<const std::byte> bytes =
@@ -661,12 +699,13 @@ Result<void> DatabaseStepSaver::write_records(
       if (size != 0) leaf.record.hashes[0] = hash128(bytes);
       progress_->add(size);
     }
-    const std::string key = leaf_key(save_, *leaf.item, leaf.encoded_path);
-    STEPSTONE_TRY(put(key, STEPSTONE_TRY_CONTEXT(encode(leaf.record, key), leaf_name_of(leaf))));
-    // The bytes are in the segment now; holding them too would double a state of small leaves.
+    std::string key = leaf_key(save_, *leaf.item, leaf.encoded_path);
+    std::string value = STEPSTONE_TRY_CONTEXT(encode(leaf.record, key), leaf_name_of(leaf));
+    entries.emplace_back(std::move(key), std::move(value));
+    // The bytes are in the entry now; holding them too would double a state of small leaves.
     leaf.record.inline_bytes.reset();
   }
-  return {};
+  return entries;
 }
 
 Result<void> DatabaseStepSaver::write_small(StoreImpl::Addition& addition) {
@@ -682,7 +721,7 @@ Result<void> DatabaseStepSaver::write_small(StoreImpl::Addition& addition) {
     }
   }
   STEPSTONE_TRY(
-      write_records(addition.record, [&](std::string key, std::string value) -> Result<void> {
+      write_records(addition.record, 1, [&](std::string key, std::string value) -> Result<void> {
         addition.small_entries.emplace_back(std::move(key), std::move(value));
         return {};
       }));

@@ -351,11 +351,25 @@ Result<void> StoreImpl::open_database(bool is_new, std::uint64_t head_sequence) 
     options.wal_filter = &filter_commits;
   }
   rocksdb::DB* database = nullptr;
-  const rocksdb::Status status =
-      options_.read_only
-          ? rocksdb::DB::OpenForReadOnly(options, directory_.string(), families, &handles_,
-                                         &database)
-          : rocksdb::DB::Open(options, directory_.string(), families, &handles_, &database);
+  rocksdb::Status status = rocksdb::Status::InvalidArgument();
+  if (is_new && !file_exists(*file_system_, directory_ / "CURRENT")) {
+    status =
+        rocksdb::DB::Open(options, directory_.string(), {families.front()}, &handles_, &database);
+    // All at once: opening would write RocksDB's OPTIONS file again for each of them.
+    std::vector<rocksdb::ColumnFamilyHandle*> others;
+    if (status.ok()) {
+      status = database->CreateColumnFamilies({families.begin() + 1, families.end()}, &others);
+    }
+    handles_.insert(handles_.end(), others.begin(), others.end());
+  }
+  // Also where another process has just created it, and has gone again.
+  if (database == nullptr && status.IsInvalidArgument()) {
+    status = options_.read_only
+                 ? rocksdb::DB::OpenForReadOnly(options, directory_.string(), families, &handles_,
+                                                &database)
+                 : rocksdb::DB::Open(options, directory_.string(), families, &handles_, &database);
+  }
+  database_.reset(database);
   if (!status.ok()) {
     if (file_system_->lock_was_refused()) {
       return fail(ErrorCode::kBusy,
@@ -368,7 +382,6 @@ Result<void> StoreImpl::open_database(bool is_new, std::uint64_t head_sequence) 
     }
     return tl::unexpected<Error>(std::move(error));
   }
-  database_.reset(database);
   steps_ = handles_[1];
   small_ = handles_[2];
   leaves_ = handles_[3];
