@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import sys
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,90 @@ def test_hdf5_files_become_steps_and_steps_hdf5_files(tmp_path: pathlib.Path) ->
     assert convert.from_hdf5(tmp_path / "back.h5", tmp_path / "store", step=4, item="weights")
     with ocp.CheckpointManager(tmp_path / "store", item_names=("weights",)) as manager:
         np.testing.assert_equal(manager.restore(4).weights, restored)
+
+
+def keras_file(file: pathlib.Path, **changed: Any) -> dict[str, Any]:
+    """A model's file as Keras writes it; its weights."""
+    h5py = pytest.importorskip("h5py", reason="h5py is absent")
+    weights = {"layers": {"dense": {"vars": {"0": np.arange(6, dtype=np.float32).reshape(2, 3),
+                                             "1": np.ones(3, np.float32)}}}, "vars": {}}  # fmt: skip
+    with h5py.File(file.with_suffix(".h5"), "w") as opened:
+        for name, array in weights["layers"]["dense"]["vars"].items():
+            opened[f"layers/dense/vars/{name}"] = array
+        opened.create_group("vars")
+    members = {
+        "metadata.json": json.dumps({"keras_version": "3.12.0"}),
+        "config.json": json.dumps({"class_name": "Sequential", "config": {"layers": []}}),
+        "model.weights.h5": file.with_suffix(".h5").read_bytes(),
+        **changed,
+    }
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            if content is not None:
+                archive.writestr(name, content)
+    return weights
+
+
+def test_models_of_keras_become_steps_with_their_configuration(tmp_path: pathlib.Path) -> None:
+    weights = keras_file(tmp_path / "model.keras")
+    assert convert.main([str(tmp_path / "model.keras"), str(tmp_path / "store"), "--step", "3"]) == 0
+    with ocp.CheckpointManager(tmp_path / "store") as manager:
+        np.testing.assert_equal(manager.restore(3), weights)
+        assert manager.item_metadata(3).custom_metadata["keras"] == {
+            "metadata": {"keras_version": "3.12.0"},
+            "config": {"class_name": "Sequential", "config": {"layers": []}},
+        }
+    keras_file(tmp_path / "bare.keras", **{"config.json": None, "metadata.json": None})
+    assert convert.from_hdf5(tmp_path / "bare.keras", tmp_path / "store", step=4, item="default")
+
+
+def test_a_model_that_keras_itself_saved_has_the_same_weights(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras", reason="Keras is absent")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    assert convert.from_hdf5(tmp_path / "model.keras", tmp_path / "store", step=0)
+    with ocp.CheckpointManager(tmp_path / "store") as manager:
+        restored = manager.restore(0)
+    found = [array for _, array in ocp.tree.to_flat_dict(restored).items()]
+    for weight in model.get_weights():
+        assert any(np.array_equal(weight, array) for array in found)
+
+
+def test_archives_that_lie_are_refused(tmp_path: pathlib.Path) -> None:
+    file, store = tmp_path / "x.keras", tmp_path / "store"
+
+    def refused() -> None:
+        with pytest.raises(ocp.StepstoneError):
+            convert.from_hdf5(file, store, step=0)
+
+    keras_file(file, **{"config.json": "{"})
+    refused()
+    keras_file(file, **{"config.json": "[" * 100_000})
+    refused()
+    keras_file(file, **{"config.json": '"' + "x" * (17 << 20) + '"'})
+    refused()
+    keras_file(file, **{"model.weights.h5": b"\x89HDF\r\n\x1a\n"})
+    refused()
+    keras_file(file)
+    sound = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        at = archive.getinfo("model.weights.h5").header_offset
+    for place in range(at + 46, len(sound) - 400, 211):
+        damaged = bytearray(sound)
+        damaged[place] ^= 0x40
+        file.write_bytes(damaged)
+        refused()
+    for size in range(at, len(sound) - 1, 997):
+        file.write_bytes(sound[:size])
+        refused()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(10_000_000))
+    with pytest.raises(ocp.errors.UnsupportedError, match="unpack it"):
+        convert.from_hdf5(file, store, step=0)
+    assert not store.exists()
 
 
 def test_hdf5_files_that_point_elsewhere_or_lie_are_refused(tmp_path: pathlib.Path) -> None:

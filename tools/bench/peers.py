@@ -89,6 +89,9 @@ def enter_environment(peers: list[str]) -> None:
     """Goes on inside ENVIRONMENT, where what the peers need is installed first."""
     python = ENVIRONMENT / "bin" / "python"
     if pathlib.Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
+        # Also where the caller has chosen this Python himself.
+        if PYTHON_PEER in peers and "PYTHONPATH" not in os.environ:
+            provide_package(python)
         return
     marker = ENVIRONMENT / "installed"
     if not python.exists():

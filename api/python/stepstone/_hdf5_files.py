@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -32,10 +32,13 @@ def _h5py() -> Any:
         ) from None
 
 
-def read(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(
+    file: pathlib.Path, opened_file: BinaryIO | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree, and the attributes of all groups that JSON can hold, by the group's path.
 
-    Links to other files are refused, as what a stranger's file names is not to be opened.
+    Reads `opened_file`, if it is given, and `file` is what errors name. Links to other files are
+    refused, as what a stranger's file names is not to be opened.
     """
     h5py = _h5py()
     attributes: dict[str, Any] = {}
@@ -61,7 +64,7 @@ def read(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return tree
 
     try:
-        with h5py.File(file, "r") as opened:
+        with h5py.File(opened_file or file, "r") as opened:
             return read_group(opened["/"], "", []), attributes
     except (OSError, RuntimeError) as error:
         raise InvalidLayoutError(f"{file} is not a sound HDF5 file: {error}") from None

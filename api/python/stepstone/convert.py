@@ -1,8 +1,9 @@
-"""Converts checkpoints of Orbax and HDF5 files into stores, and back.
+"""Converts checkpoints of Orbax, HDF5 files and models of Keras into stores, and back.
 
     python -m stepstone.convert ORBAX_RUN STORE          all steps of a run; goes on where it ended
     python -m stepstone.convert ORBAX_CHECKPOINT STORE --step 100
     python -m stepstone.convert weights.h5 STORE --step 0
+    python -m stepstone.convert model.keras STORE --step 0
     python -m stepstone.convert STORE ORBAX_RUN          with Orbax
     python -m stepstone.convert STORE weights.h5 --step 100
 
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stepstone import _hdf5_files, _orbax_files, args
+from stepstone import _hdf5_files, _keras_files, _orbax_files, args
 from stepstone.checkpoint_manager import CheckpointManager
 from stepstone.errors import InvalidArgumentError, InvalidLayoutError, StepstoneError, UnsupportedError
 from stepstone.options import CheckpointManagerOptions
@@ -227,10 +228,20 @@ def from_hdf5(source: PathLike, store: PathLike, *, step: int, item: str = _DEFA
     """Saves an HDF5 file, such as Keras's weights, as a step; False: the step was there already.
 
     Groups become dicts and data sets arrays; the groups' attributes that JSON can hold are kept in
-    the item's metadata under "hdf5".
+    the item's metadata under "hdf5". Of a model of Keras (`.keras`) the weights are read, and its
+    configuration is kept there under "keras".
     """
-    tree, attributes = _hdf5_files.read(pathlib.Path(source))
-    saving = args.StandardSave(tree, custom_metadata={"hdf5": attributes} if attributes else None)
+    file = pathlib.Path(source)
+    metadata: dict[str, Any] = {}
+    if _keras_files.is_keras(file):
+        with _keras_files.opened(file) as (weights, described):
+            tree, attributes = _hdf5_files.read(file, weights)
+        metadata = {"keras": described} if described else {}
+    else:
+        tree, attributes = _hdf5_files.read(file)
+    if attributes:
+        metadata["hdf5"] = attributes
+    saving = args.StandardSave(tree, custom_metadata=metadata or None)
     with _manager(store) as manager:
         if step in manager.all_steps():
             return False
@@ -301,7 +312,7 @@ def _convert(
     def report(line: str) -> None:
         print(line, flush=True)
 
-    if _hdf5_files.is_hdf5(source):
+    if _hdf5_files.is_hdf5(source) or _keras_files.is_keras(source):
         if step is None:
             raise InvalidArgumentError("--step says which step an HDF5 file is saved as")
         is_new = from_hdf5(source, destination, step=step, item=item or _DEFAULT_ITEM)
