@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <set>
 
 #include "format/limits.h"
@@ -341,6 +343,114 @@ TEST(TreeStructure, ThePartAtEveryNodeIsTheStructureOfWhatStandsThere) {
       EXPECT_EQ(substructure(structure, beyond).error().code, ErrorCode::kNotFound);
     }
   }
+}
+
+// Of the leaves at and below a node, how many are wanted and how many are not.
+struct LeafCounts {
+  int wanted = 0;
+  int unwanted = 0;
+};
+using Wanted = std::function<bool(const LeafPath& path)>;
+LeafCounts count_leaves(const Node& node, LeafPath path, const Wanted& is_wanted) {
+  if (node.kind == NodeKind::kLeaf) {
+    return is_wanted(path) ? LeafCounts{1, 0} : LeafCounts{0, 1};
+  }
+  std::vector<std::pair<LeafPath, const Node*>> nodes;
+  list_nodes(node, path, nodes);
+  LeafCounts counts;
+  for (const auto& [at, below] : nodes) {
+    if (below->kind != NodeKind::kLeaf) continue;
+    (is_wanted(at) ? counts.wanted : counts.unwanted) += 1;
+  }
+  return counts;
+}
+
+// Whether a child of a list or tuple is wanted that stands behind one that goes.
+bool would_move_a_child(const Node& node, const LeafPath& at, const Wanted& is_wanted) {
+  if (node.kind != NodeKind::kList && node.kind != NodeKind::kTuple) return false;
+  bool has_gap = false;
+  for (std::uint32_t i = 0; i < node.children.size(); ++i) {
+    LeafPath path = at;
+    path.push_back(PathComponent::index(i));
+    const LeafCounts counts = count_leaves(node.children[i].node, path, is_wanted);
+    if (has_gap && counts.wanted != 0) return true;
+    has_gap = has_gap || (counts.wanted == 0 && counts.unwanted != 0);
+  }
+  return false;
+}
+
+TEST(TreeStructure, APrunedTreeHasTheWantedLeavesWhereTheyWereAndNoEmptiedContainer) {
+  int refused_count = 0;
+  int pruned_count = 0;
+  for (const std::uint64_t seed : test::seeds(400)) {
+    SCOPED_TRACE(test::trace(seed));
+    Random random(seed);
+    const Node tree = random_tree(random, 4);
+    const TreeStructure structure = structure_of(tree);
+    LeafPath root;
+    std::vector<std::pair<LeafPath, const Node*>> nodes;
+    list_nodes(tree, root, nodes);
+    std::set<LeafPath> wanted_paths;
+    std::vector<std::string> expected;
+    for (const auto& [at, node] : nodes) {
+      if (node->kind != NodeKind::kLeaf || random.one_in(3)) continue;
+      wanted_paths.insert(at);
+      expected.push_back(encode_path(at).value());
+    }
+    const Wanted is_wanted = [&](const LeafPath& path) { return wanted_paths.contains(path); };
+    const auto pruned = prune(structure, [&](const std::string& path) -> Result<bool> {
+      return is_wanted(decode_path(path).value());
+    });
+    const bool is_refused = std::ranges::any_of(nodes, [&](const auto& node) {
+      return would_move_a_child(*node.second, node.first, is_wanted);
+    });
+    ASSERT_EQ(pruned.has_value(), !is_refused);
+    if (is_refused) {
+      ++refused_count;
+      EXPECT_EQ(pruned.error().code, ErrorCode::kInvalidArgument);
+      continue;
+    }
+    const LeafCounts counts = count_leaves(tree, {}, is_wanted);
+    ASSERT_EQ(pruned->has_value(), counts.wanted != 0 || counts.unwanted == 0);
+    if (!pruned->has_value()) continue;
+    ++pruned_count;
+    std::vector<std::string> found;
+    ASSERT_TRUE(visit(**pruned, {.enter = {},
+                                 .leaf = [&](const std::string& path) -> Result<void> {
+                                   found.push_back(path);
+                                   return {};
+                                 },
+                                 .leave = {}}));
+    EXPECT_EQ(found, expected);
+    for (const auto& [at, node] : nodes) {
+      const LeafCounts below = count_leaves(*node, at, is_wanted);
+      const bool is_there = substructure(**pruned, at).has_value();
+      if (below.wanted == 0 && below.unwanted == 0) continue;
+      EXPECT_EQ(is_there, below.wanted != 0) << to_text(at);
+    }
+    const auto again = prune(**pruned, [](const std::string&) { return Result<bool>(true); });
+    EXPECT_EQ(**again, **pruned) << "and no type name that nothing has";
+  }
+  EXPECT_GT(refused_count, 10);
+  EXPECT_GT(pruned_count, 100);
+}
+
+TEST(TreeStructure, PruningNamesTheLeafThatWouldMoveAndPassesErrorsOn) {
+  const Node list{
+      NodeKind::kList, "", {{PathComponent::index(0), {}}, {PathComponent::index(1), {}}}};
+  const TreeStructure structure =
+      structure_of({NodeKind::kDict, "", {{PathComponent::key("layers"), list}}});
+  const auto keep_second = [](const std::string& path) -> Result<bool> {
+    return decode_path(path).value().back() == PathComponent::index(1);
+  };
+  const auto moved = prune(structure, keep_second);
+  ASSERT_FALSE(moved);
+  EXPECT_EQ(moved.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(moved.error().message.find("'layers[1]'"), std::string::npos) << moved.error().message;
+  const auto own = prune(structure, [](const std::string&) -> Result<bool> {
+    return fail(ErrorCode::kBusy, "enough");
+  });
+  EXPECT_EQ(own.error(), (Error{ErrorCode::kBusy, "enough"}));
 }
 
 TEST(TreeStructure, MutatedStructuresNeverCrash) {
