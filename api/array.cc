@@ -23,12 +23,16 @@ tl::unexpected<Error> out_of_memory(DType dtype, Shape shape) {
 
 Array::Array() : shape_{0} {}
 
-Result<Array> Array::zeros(DType dtype, std::vector<std::uint64_t> shape) {
-  Array array;
-  array.element_count_ = STEPSTONE_TRY(stepstone::element_count(shape));
-  array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, shape));
+Result<Array> Array::of(DType dtype, std::vector<std::uint64_t> shape) {
+  Array array(std::move(shape));
   array.dtype_ = dtype;
-  array.shape_ = std::move(shape);
+  array.element_count_ = STEPSTONE_TRY(stepstone::element_count(array.shape_));
+  array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, array.shape_));
+  return array;
+}
+
+Result<Array> Array::zeros(DType dtype, std::vector<std::uint64_t> shape) {
+  Array array = STEPSTONE_TRY(of(dtype, std::move(shape)));
   try {
     array.writable_ = std::make_shared<std::byte[]>(static_cast<std::size_t>(array.size_bytes_));
   } catch (const std::bad_alloc&) {
@@ -46,17 +50,13 @@ Result<Array> Array::borrow(DType dtype, std::vector<std::uint64_t> shape,
 
 Result<Array> Array::own(DType dtype, std::vector<std::uint64_t> shape,
                          std::span<const std::byte> bytes, std::shared_ptr<const void> owner) {
-  Array array;
-  array.element_count_ = STEPSTONE_TRY(stepstone::element_count(shape));
-  array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, shape));
+  Array array = STEPSTONE_TRY(of(dtype, std::move(shape)));
   if (bytes.size() != array.size_bytes_) {
     return fail(ErrorCode::kInvalidArgument,
-                "an array of shape " + to_string(shape) + " and dtype " +
+                "an array of shape " + to_string(array.shape_) + " and dtype " +
                     std::string(to_string(dtype)) + " has " + std::to_string(array.size_bytes_) +
                     " bytes, but " + std::to_string(bytes.size()) + " were given");
   }
-  array.dtype_ = dtype;
-  array.shape_ = std::move(shape);
   array.data_ = bytes.data();
   array.owner_ = std::move(owner);
   return array;
@@ -64,11 +64,7 @@ Result<Array> Array::own(DType dtype, std::vector<std::uint64_t> shape,
 
 Result<Array> Array::adopt(DType dtype, std::vector<std::uint64_t> shape,
                            std::shared_ptr<std::byte[]> bytes) {
-  Array array;
-  array.element_count_ = STEPSTONE_TRY(stepstone::element_count(shape));
-  array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, shape));
-  array.dtype_ = dtype;
-  array.shape_ = std::move(shape);
+  Array array = STEPSTONE_TRY(of(dtype, std::move(shape)));
   array.data_ = bytes.get();
   array.owner_ = bytes;
   array.writable_ = std::move(bytes);
@@ -78,17 +74,13 @@ Result<Array> Array::adopt(DType dtype, std::vector<std::uint64_t> shape,
 Result<Array> Array::borrow_strided(DType dtype, std::vector<std::uint64_t> shape,
                                     std::vector<std::int64_t> strides_bytes,
                                     const std::byte* data) {
-  Array array;
-  array.element_count_ = STEPSTONE_TRY(stepstone::element_count(shape));
-  array.size_bytes_ = STEPSTONE_TRY(array_size_bytes(dtype, shape));
-  if (strides_bytes.size() != shape.size() || info(dtype).bits < 8) {
+  Array array = STEPSTONE_TRY(of(dtype, std::move(shape)));
+  if (strides_bytes.size() != array.shape_.size() || info(dtype).bits < 8) {
     return fail(ErrorCode::kInvalidArgument,
                 "a strided array needs one stride per axis and elements of whole bytes; shape " +
-                    to_string(shape) + " has " + std::to_string(strides_bytes.size()) +
+                    to_string(array.shape_) + " has " + std::to_string(strides_bytes.size()) +
                     " strides, dtype " + std::string(to_string(dtype)));
   }
-  array.dtype_ = dtype;
-  array.shape_ = std::move(shape);
   array.data_ = data;
   // Without elements the extents may be too large for strides of their own.
   if (array.element_count_ == 0) return array;

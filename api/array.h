@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "../format/dtype.h"
@@ -120,6 +121,9 @@ class Array {
   friend bool operator==(const Array& a, const Array& b);
 
  private:
+  // Without data. kLimit.
+  static Result<Array> of(DType dtype, std::vector<std::uint64_t> shape);
+  explicit Array(std::vector<std::uint64_t> shape) : shape_(std::move(shape)) {}
   Result<void> check_values(DType dtype, std::size_t alignment) const;
 
   DType dtype_ = DType::kFloat32;

@@ -19,11 +19,12 @@ class SkeletonBuilder {
 
   Result<Tree> build() {
     const auto enter = [&](NodeKind kind, const PathComponent* label, std::string_view type_name,
-                           std::uint32_t /*child_count*/) -> Result<void> {
+                           std::uint32_t child_count) -> Result<void> {
       labels_.push_back(label == nullptr ? PathComponent() : *label);
       if (kind == NodeKind::kLeaf) return {};
       type_names_.emplace_back(type_name);
-      children_.emplace_back();
+      // The structure was checked: it has as many.
+      children_.emplace_back().reserve(child_count);
       return {};
     };
     const auto leaf = [&](const std::string& path) -> Result<void> {

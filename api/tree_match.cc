@@ -62,6 +62,7 @@ class Matcher {
   Matcher(const StoredItem& item, const args::PyTreeRestore& args) : item_(item), args_(args) {}
 
   Result<TreeMatch> match(const Tree& root) {
+    match_.leaves.reserve(item_.leaves.size());
     if (!args_.transforms.empty()) {
       STEPSTONE_TRY(compile());
       match_.result = *args_.item;

@@ -235,9 +235,14 @@ class TreeReader {
     }
     job.form = STEPSTONE_TRY(form_of(stored, job.match->target, *job.args));
     const bool is_in_place =
-        job.form.array && !job.form.is_scalar && stored == Leaf(*job.form.array);
+        job.form.array && !job.form.is_scalar && is_same(stored, *job.form.array);
     if (is_in_place) read.destination = job.args->destination;
     return {};
+  }
+
+  static bool is_same(const Leaf& stored, const AbstractArray& array) {
+    const auto* const abstract = std::get_if<AbstractArray>(&stored);
+    return abstract != nullptr && *abstract == array;
   }
 
   // Whether a small array can stay in the memory that it came in with its record.
@@ -254,12 +259,12 @@ class TreeReader {
   }
 
   Result<Leaf> finish_leaf(LeafJob& job) const {
-    std::vector<Leaf> stored;
-    for (LeafRead& read : job.reads) stored.push_back(STEPSTONE_TRY(read.take()));
     const Transform* const transform = job.match->transform;
     if (transform == nullptr || (!transform->value_fn && !transform->compute)) {
-      return into_form(std::move(stored.front()), job.form, *job.args);
+      return into_form(STEPSTONE_TRY(job.reads.front().take()), job.form, *job.args);
     }
+    std::vector<Leaf> stored;
+    for (LeafRead& read : job.reads) stored.push_back(STEPSTONE_TRY(read.take()));
     const Leaf value = STEPSTONE_TRY(call(*transform, stored));
     const LeafForm form = STEPSTONE_TRY(form_of(value, job.match->target, *job.args));
     return into_form(value, form, *job.args);

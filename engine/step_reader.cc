@@ -193,9 +193,13 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
     return scan_leaves(item, {begins[i], begins[i + 1]}, item_prefix.size(), parts[i]);
   }));
   std::vector<StoredLeaf> leaves = std::move(parts.front());
+  std::size_t count = leaves.size();
+  for (std::size_t i = 1; i < parts.size(); ++i) count += parts[i].size();
+  leaves.reserve(count);
   for (std::size_t i = 1; i < parts.size(); ++i) {
     leaves.insert(leaves.end(), std::move_iterator(parts[i].begin()),
                   std::move_iterator(parts[i].end()));
+    parts[i] = {};
   }
   if (!below.empty()) return leaves;
   const std::uint64_t leaf_count =
