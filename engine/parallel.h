@@ -65,7 +65,10 @@ Result<void> parallel_in_order(unsigned thread_count, std::size_t count, const M
     }
     return {};
   };
-  return parallel_for(thread_count, std::min<std::size_t>(thread_count, count), work);
+  // The caller's thread works in any case.
+  const std::size_t worker_count =
+      std::clamp<std::size_t>(thread_count, 1, std::max<std::size_t>(count, 1));
+  return parallel_for(thread_count, worker_count, work);
 }
 
 }  // namespace stepstone

@@ -47,8 +47,8 @@ constexpr std::uint64_t kSegmentSizeBytesMax = std::uint64_t{1} << 30;
 // while others are still being hashed.
 constexpr unsigned kSharedRunCountMin = 16;
 
-// So many records are encoded at a time, unless the leaves that stand in them have more bytes than
-// this.
+// So many records are encoded at a time, or fewer, whose leaves' bytes and chunks' hashes are about
+// so large: a thread holds what it has encoded until it is its turn to write.
 constexpr std::size_t kRecordBatchCount = 256;
 constexpr std::uint64_t kRecordBatchSizeBytes = std::uint64_t{1} << 20;
 
@@ -674,7 +674,8 @@ std::vector<std::span<PlannedLeaf>> DatabaseStepSaver::record_batches() {
   std::size_t begin = 0;
   std::uint64_t size = 0;
   for (std::size_t i = 0; i < leaves_.size(); ++i) {
-    if (leaves_[i].is_inline) size += leaves_[i].record.size_bytes;
+    const LeafRecord& record = leaves_[i].record;
+    size += leaves_[i].is_inline ? record.size_bytes : record.hashes.size() * sizeof(Hash128);
     const std::size_t end = i + 1;
     const bool is_full = end - begin == kRecordBatchCount || size >= kRecordBatchSizeBytes;
     if (!is_full && end != leaves_.size()) continue;

@@ -44,7 +44,7 @@ TEST(ParallelFor, OfNothingSucceeds) {
 }
 
 TEST(ParallelInOrder, TakesWhatWasMadeInOrderAndOneAtATime) {
-  for (const unsigned threads : {1U, 2U, 7U}) {
+  for (const unsigned threads : {0U, 1U, 2U, 7U}) {
     std::vector<std::size_t> taken;  // Not guarded: two at a time would be a race.
     ASSERT_TRUE(parallel_in_order(
         threads, 500, [](std::size_t i) { return Result<std::size_t>(2 * i); },

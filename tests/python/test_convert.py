@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -324,6 +325,17 @@ def test_archives_that_lie_are_refused(tmp_path: pathlib.Path) -> None:
     for size in range(at, len(sound) - 1, 997):
         file.write_bytes(sound[:size])
         refused()
+    # Of the directory at the end, and of a compressed description, every byte.
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", json.dumps({"text": "words " * 40}))
+    sound = file.read_bytes()
+    for place in range(len(sound) - 500, len(sound)):
+        damaged = bytearray(sound)
+        damaged[place] ^= 0x40
+        file.write_bytes(damaged)
+        # What does not matter to the weights may pass.
+        with contextlib.suppress(ocp.StepstoneError):
+            convert.from_hdf5(file, tmp_path / f"other{place}", step=0)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(10_000_000))
     with pytest.raises(ocp.errors.UnsupportedError, match="unpack it"):

@@ -8,23 +8,28 @@ import json
 import pathlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stepstone.errors import InvalidLayoutError, UnsupportedError
+from stepstone.errors import InvalidLayoutError, StepstoneError, UnsupportedError
 
 _WEIGHTS = "model.weights.h5"
 _DESCRIPTIONS = {"config": "config.json", "metadata": "metadata.json"}
 _DESCRIPTION_SIZE_BYTES_MAX = 16 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # Signature; how long name and extra field are.
 _PIECE_SIZE_BYTES = 1 << 20
+# What zipfile raises over an archive that is damaged, or of a kind that it does not know.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError,
+)  # fmt: skip
 
 
 def is_keras(file: pathlib.Path) -> bool:
     """Whether it is an archive with a Keras model's weights."""
     if not file.is_file() or not zipfile.is_zipfile(file):
         return False
-    with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(file) as archive:
+    with contextlib.suppress(*_ZIP_ERRORS, OSError), zipfile.ZipFile(file) as archive:
         return _WEIGHTS in archive.namelist()
     return False
 
@@ -47,7 +52,7 @@ def opened(file: pathlib.Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
         with zipfile.ZipFile(file) as archive:
             weights = archive.getinfo(_WEIGHTS)
             if weights.compress_type != zipfile.ZIP_STORED or weights.flag_bits & 1:
-                raise UnsupportedError(f"{file}: {_WEIGHTS} is compressed: unpack it, and convert that")
+                raise UnsupportedError(f"{file}: {_WEIGHTS} is compressed or encrypted: unpack it, and convert that")
             with archive.open(weights) as checked:
                 while checked.read(_PIECE_SIZE_BYTES):
                     pass
@@ -58,7 +63,9 @@ def opened(file: pathlib.Path) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
             }
         with file.open("rb") as whole:
             yield io.BufferedReader(_Window(whole, _begin_of(whole, weights), weights.file_size)), described
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+    except StepstoneError:
+        raise
+    except _ZIP_ERRORS as error:
         raise InvalidLayoutError(f"{file} is not a sound archive of Keras: {error}") from None
 
 
