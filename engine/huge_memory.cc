@@ -9,8 +9,6 @@
 namespace stepstone {
 namespace {
 
-constexpr std::size_t kHugePageSizeBytes = std::size_t{2} << 20;
-
 // Free page reporting is on when the kernel has the order of the blocks that it reports; without a
 // hypervisor that listens, the order is negative or above any that there is.
 bool reports_free_pages() {
@@ -18,6 +16,15 @@ bool reports_free_pages() {
   std::ifstream file("/sys/module/page_reporting/parameters/page_reporting_order");
   int order = -1;
   return file >> order && order >= 0 && order <= kOrderMax;
+}
+
+std::shared_ptr<std::byte[]> allocate_aligned(std::size_t alignment, std::size_t size_bytes,
+                                              bool is_huge) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, alignment, size_bytes) != 0) throw std::bad_alloc();
+  // Advice: where the kernel does not take it, small pages do.
+  if (is_huge) madvise(memory, size_bytes / kHugePageSizeBytes * kHugePageSizeBytes, MADV_HUGEPAGE);
+  return {static_cast<std::byte*>(memory), [](std::byte* bytes) { std::free(bytes); }};
 }
 
 }  // namespace
@@ -34,13 +41,11 @@ std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes) {
     return std::make_shared_for_overwrite<std::byte[]>(size_bytes);
   // Less has no huge page inside of it, or hardly one.
   const bool is_huge = size_bytes >= 2 * kHugePageSizeBytes && huge_pages_pay();
-  void* memory = nullptr;
-  if (posix_memalign(&memory, is_huge ? kHugePageSizeBytes : kAlignment, size_bytes) != 0) {
-    throw std::bad_alloc();
-  }
-  // Advice: where the kernel does not take it, small pages do.
-  if (is_huge) madvise(memory, size_bytes / kHugePageSizeBytes * kHugePageSizeBytes, MADV_HUGEPAGE);
-  return {static_cast<std::byte*>(memory), [](std::byte* bytes) { std::free(bytes); }};
+  return allocate_aligned(is_huge ? kHugePageSizeBytes : kAlignment, size_bytes, is_huge);
+}
+
+std::shared_ptr<std::byte[]> allocate_direct_io(std::size_t size_bytes) {
+  return allocate_aligned(kHugePageSizeBytes, size_bytes, true);
 }
 
 }  // namespace stepstone

@@ -12,6 +12,8 @@ namespace stepstone {
 // (engine/README.md has figures).
 bool huge_pages_pay();
 
+inline constexpr std::size_t kHugePageSizeBytes = std::size_t{2} << 20;
+
 // From this size on an array is worth whole cache lines.
 inline constexpr std::size_t kAlignedSizeBytesMin = 4096;
 
@@ -19,5 +21,10 @@ inline constexpr std::size_t kAlignedSizeBytesMin = 4096;
 // to cache lines. Large amounts are asked of the kernel in huge pages where that pays, since
 // handing out small ones takes as long as filling them. Throws std::bad_alloc.
 std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes);
+
+// A multiple of kHugePageSizeBytes of memory, aligned to it, for blocks that are written past the
+// page cache, one after the other: in huge pages always, since the device is then handed a few long
+// pieces in the place of one for each small page. Throws std::bad_alloc.
+std::shared_ptr<std::byte[]> allocate_direct_io(std::size_t size_bytes);
 
 }  // namespace stepstone

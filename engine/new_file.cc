@@ -5,17 +5,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <system_error>
 
+#include "engine/huge_memory.h"
 #include "engine/rocksdb_support.h"
+#include "engine/staging_pool.h"
 
 namespace stepstone {
 namespace {
 
-constexpr std::size_t kBlockSizeBytes = std::size_t{4} << 20;
+constexpr std::size_t kBlockSizeBytes = std::size_t{8} << 20;
 constexpr std::size_t kBlockAlignment = 4096;  // What direct I/O asks for.
 constexpr std::size_t kBlocksMax = 4;
 // Smaller files are written sooner than the disk answers once.
@@ -28,8 +28,6 @@ std::uint64_t next_number() {
 }
 
 }  // namespace
-
-void NewFile::Free::operator()(std::byte* memory) const { std::free(memory); }
 
 Result<std::unique_ptr<NewFile>> NewFile::create(rocksdb::FileSystem& file_system,
                                                  const std::filesystem::path& path, bool overwrite,
@@ -103,11 +101,9 @@ Result<void> NewFile::append(std::span<const std::byte> bytes) {
     if (block_.bytes == nullptr) {
       std::unique_lock lock(mutex_);
       if (empty_.empty() && block_count_ < kBlocksMax) {
-        auto* const memory =
-            static_cast<std::byte*>(std::aligned_alloc(kBlockAlignment, kBlockSizeBytes));
-        if (memory == nullptr) throw std::bad_alloc();
+        block_.bytes =
+            is_direct_ ? allocate_direct_io(kBlockSizeBytes) : allocate_huge(kBlockSizeBytes);
         ++block_count_;
-        block_.bytes.reset(memory);
       } else {
         changed_.wait(lock, [&] { return !empty_.empty(); });
         block_ = std::move(empty_.front());
@@ -117,7 +113,7 @@ Result<void> NewFile::append(std::span<const std::byte> bytes) {
       block_.size_bytes = 0;
     }
     const std::size_t size = std::min(bytes.size(), kBlockSizeBytes - block_.size_bytes);
-    std::memcpy(block_.bytes.get() + block_.size_bytes, bytes.data(), size);
+    copy_past_caches({block_.bytes.get() + block_.size_bytes, size}, bytes.data());
     block_.size_bytes += size;
     bytes = bytes.subspan(size);
     if (block_.size_bytes == kBlockSizeBytes) STEPSTONE_TRY(hand_over_block());

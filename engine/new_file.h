@@ -41,11 +41,8 @@ class NewFile final : public PortableSink {
   Result<void> commit();
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const;
-  };
   struct Block {
-    std::unique_ptr<std::byte[], Free> bytes;
+    std::shared_ptr<std::byte[]> bytes;
     std::size_t size_bytes = 0;
   };
 

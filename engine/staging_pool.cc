@@ -21,7 +21,6 @@
 namespace stepstone {
 namespace {
 
-constexpr std::size_t kHugePageSizeBytes = std::size_t{2} << 20;
 static_assert(StagingPool::kSlabSizeBytes % StagingPool::kPieceSizeBytes == 0);
 static_assert(StagingPool::kPieceSizeBytes % kHugePageSizeBytes == 0);
 
