@@ -146,8 +146,22 @@ std::vector<HostileFile> pickles() {
       {"CallWithoutTuple", torch_file_of(global("collections", "OrderedDict") + "NR"), "arguments"},
       {"CallOfManyArguments",
        torch_file_of(global("torch", "Size") + "(" + repeated("N", 1000) + "tR"), "8 arguments"},
-      {"OrderedDictOfPairs", torch_file_of(global("collections", "OrderedDict") + "(]tR"),
+      {"OrderedDictOfNone", torch_file_of(global("collections", "OrderedDict") + "(NtR"),
        "OrderedDict"},
+      {"OrderedDictOfTwo", torch_file_of(global("collections", "OrderedDict") + "(]]tR"),
+       "OrderedDict"},
+      {"OrderedDictOfNumbers",
+       torch_file_of(global("collections", "OrderedDict") + "](K\x01"
+                                                            "e\x85R"),
+       "pairs"},
+      {"OrderedDictOfTriples",
+       torch_file_of(global("collections", "OrderedDict") + "](NNN\x87"
+                                                            "e\x85R"),
+       "pairs"},
+      {"OneLongListOfPairsManyTimes",
+       torch_file_of("(](" + repeated("NN\x86", 10'000) + "eq\x01" +
+                     repeated(global("collections", "OrderedDict") + "h\x01\x85R", 10'000) + "t"),
+       "OrderedDicts"},
       {"SizeOfAList", torch_file_of(global("torch", "Size") + "]\x85R"), "tuple"},
       {"EncodeOtherwise",
        torch_file_of(global("_codecs", "encode") + pickled_text("x") + pickled_text("rot13") +
@@ -267,10 +281,141 @@ std::vector<HostileFile> tensors() {
        "limit"},
       {"PickleIsABomb", raw_zip({deflated_entry("m/data.pkl", std::string(70 << 20, ']'))}),
        "limit"},
-      {"OldForm", "\x80\x02\x8A\x0Al\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19.", "directory"},
       {"Tar", std::string(1024, 't'), "directory"},
   };
 }
+
+// What PyTorch wrote before 1.6, of its parts; as they are, one tensor of four floats.
+struct OldFile {
+  std::string magic = "\x80\x02\x8A\x0Al\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19.";
+  std::string version = "\x80\x02M\xE9\x03.";
+  std::string machine = "\x80\x02}" + pickled_text("little_endian") + "\x88s.";
+  std::string pickle = "\x80\x02" + in_dict(tensor({.storage = old_storage("0", 4)})) + ".";
+  std::string keys = "\x80\x02](" + pickled_text("0") + "e.";
+  std::string storages = little_endian(4, 8) + "0123456789abcdef";
+
+  static std::string old_storage(std::string_view key, std::int64_t size,
+                                 const std::string& view = "N") {
+    return "(" + pickled_text("storage") + global("torch", "FloatStorage") + pickled_text(key) +
+           pickled_text("cpu") + pickled_integer(size) + view + "tQ";
+  }
+  std::string bytes() const { return magic + version + machine + pickle + keys + storages; }
+};
+
+std::vector<HostileFile> old_files() {
+  const auto view = [](const std::string& storage) {
+    return OldFile{.pickle = "\x80\x02" + in_dict(tensor({.storage = storage})) + "."}.bytes();
+  };
+  const auto of_storages = [](const std::string& keys, const std::string& storages) {
+    return OldFile{.keys = "\x80\x02" + keys + ".", .storages = storages}.bytes();
+  };
+  const std::string floats(16, '\1');
+  const std::string key = pickled_text("0");
+  return {
+      {"Empty", "", "directory"},
+      {"OneByte", "\x80", "cut short"},
+      {"MagicAlone", OldFile().magic, "end"},
+      {"NoMagic", OldFile{.magic = "\x80\x02K\x01."}.bytes(), "torch.save"},
+      {"OtherMagic",
+       OldFile{.magic = "\x80\x02\x8A\x0Al\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x18."}.bytes(),
+       "torch.save"},
+      {"MagicIsText", OldFile{.magic = "\x80\x02" + key + "."}.bytes(), "torch.save"},
+      {"MagicCallsSystem",
+       OldFile{.magic = "\x80\x02" + global("os", "system") + key + "\x85R."}.bytes(), "os.system"},
+      {"OtherVersion", OldFile{.version = "\x80\x02M\xEA\x03."}.bytes(), "1001"},
+      {"VersionIsNone", OldFile{.version = "\x80\x02N."}.bytes(), "1001"},
+      {"BigEndian",
+       OldFile{.machine = "\x80\x02}" + pickled_text("little_endian") + "\x89s."}.bytes(),
+       "big-endian"},
+      {"NoByteOrder", OldFile{.machine = "\x80\x02}."}.bytes(), "order"},
+      {"MachineIsAList", OldFile{.machine = "\x80\x02]."}.bytes(), "order"},
+      {"CallsSystem",
+       OldFile{.pickle = "\x80\x02" + global("os", "system") + key + "\x85R."}.bytes(),
+       "os.system"},
+      {"KeysCallSystem", of_storages(global("os", "system") + key + "\x85R", ""), "os.system"},
+      {"KeysAreNone", of_storages("N", ""), "keys"},
+      {"KeysAreATuple", of_storages(key + "\x85", ""), "keys"},
+      {"KeyIsANumber",
+       of_storages("](K\x01"
+                   "e",
+                   ""),
+       "key"},
+      {"KeysAreTensors", of_storages("](" + tensor({}) + "e", ""), "key"},
+      {"NoStorages", of_storages("]", ""), "no storage '0'"},
+      {"StorageNobodyViews",
+       of_storages("](" + key + pickled_text("1") + "e",
+                   little_endian(4, 8) + floats + little_endian(4, 8) + floats),
+       "'1'"},
+      {"StorageTwice",
+       of_storages("](" + key + key + "e",
+                   little_endian(4, 8) + floats + little_endian(4, 8) + floats),
+       "two storages"},
+      {"StorageWithoutSize", of_storages("](" + key + "e", "1234567"), "ends before"},
+      {"StorageCutShort", of_storages("](" + key + "e", little_endian(4, 8) + "123"), "beyond"},
+      {"StorageOf2To64", of_storages("](" + key + "e", std::string(8, '\xFF') + floats), "beyond"},
+      {"StorageOf2To62",
+       of_storages("](" + key + "e", little_endian(std::uint64_t{1} << 62, 8) + floats), "beyond"},
+      {"StorageShorter", of_storages("](" + key + "e", little_endian(3, 8) + std::string(12, '\1')),
+       "12 bytes"},
+      {"StorageLonger", of_storages("](" + key + "e", little_endian(5, 8) + std::string(20, '\1')),
+       "20 bytes"},
+      {"SomethingFollows", OldFile().bytes() + "x", "follows"},
+      {"TwoFiles", OldFile().bytes() + OldFile().bytes(), "follows"},
+      {"StorageOfAView",
+       view(
+           OldFile::old_storage("0", 4, "(" + key + pickled_integer(0) + pickled_integer(4) + "t")),
+       "view of another"},
+      {"StorageOfSevenParts", view(OldFile::old_storage("0", 4, "NN")), "storage"},
+      {"StorageOfNegativeSize", view(OldFile::old_storage("0", -4)), "storage"},
+      {"TensorOfFiveArguments",
+       OldFile{.pickle = "\x80\x02" + global("torch._utils", "_rebuild_tensor") + "(" +
+                         OldFile::old_storage("0", 4) + pickled_integer(0) + "(K\x04t(K\x01tNtR."}
+           .bytes(),
+       "arguments"},
+      {"VersionCutShort", OldFile().magic + "\x80\x02M\xE9", "cut short"},
+      {"ByteOrderIsANumber",
+       OldFile{.machine = "\x80\x02}" + pickled_text("little_endian") + "K\x01s."}.bytes(),
+       "big-endian"},
+      {"PickleOfOldProtocol", OldFile{.pickle = "N."}.bytes(), "protocol"},
+      {"FunctionAlone", OldFile{.pickle = "\x80\x02" + global("torch", "Size") + "."}.bytes(), ""},
+      {"NoKeys", OldFile{.keys = "", .storages = ""}.bytes(), "end"},
+      {"KeyInAList", of_storages("](](" + key + "ee", ""), "key"},
+      {"PickleWithoutEndIsOverTheLimit",
+       OldFile().magic + OldFile().version + OldFile().machine + "\x80\x02X" +
+           little_endian(70 << 20, 4) + std::string(70 << 20, 'x') + ".",
+       "limit"},
+  };
+}
+
+// As PyTorch 0.3 wrote it with Python 2, which no library of today does.
+TEST_F(HostileTorchTest, TextAndDictsOfPython2AreRead) {
+  const auto text = [](std::string_view value) {
+    return "U" + little_endian(value.size(), 1) + std::string(value);
+  };
+  const std::string old_tensor = global("torch._utils", "_rebuild_tensor") + "(" +
+                                 OldFile::old_storage("0", 4) + pickled_integer(1) + "(" +
+                                 pickled_integer(3) + "t(" + pickled_integer(1) + "ttR";
+  const OldFile file{.pickle = "\x80\x02" + global("collections", "OrderedDict") + "](](" +
+                               text("layer.weight") + old_tensor + "e](" + text("name") + "T" +
+                               little_endian(3, 4) + "net" + "ee\x85R."};
+  write_file(path("old.pt"), file.bytes());
+  const Result<Contents> contents = read_torch(path("old.pt"));
+  ASSERT_TRUE(contents) << contents.error().message;
+  ASSERT_EQ(contents->leaves.size(), 2U);
+  const ContentLeaf& weight = contents->leaves[0];
+  EXPECT_EQ(flat_name(weight.encoded_path).value(), "layer.weight");
+  EXPECT_EQ(weight.info.dtype, DType::kFloat32);
+  EXPECT_EQ(weight.info.shape, std::vector<std::uint64_t>{3});
+  std::string bytes;
+  ASSERT_TRUE(stream(weight, [&](std::span<const std::byte> piece) -> Result<void> {
+    bytes.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+    return {};
+  }));
+  EXPECT_EQ(bytes, file.storages.substr(8 + 4));
+  EXPECT_EQ(contents->leaves[1].info.kind, LeafKind::kString);
+}
+
+TEST_F(HostileTorchTest, FilesOfTheOldFormThatLieAreRefused) { expect_refused("pt", old_files()); }
 
 TEST_F(HostileTorchTest, PicklesThatAreNoDataAreRefused) { expect_refused("pt", pickles()); }
 
@@ -278,10 +423,12 @@ TEST_F(HostileTorchTest, TensorsThatAreNotThereAreRefused) { expect_refused("pt"
 
 TEST_F(HostileTorchTest, FilesCutShortAreRefused) {
   expect_cut_files_are_refused("pt", golden("state.pt"), 40);
+  expect_cut_files_are_refused("pt", golden("old_form.pt"), 40);
 }
 
 TEST_F(HostileTorchTest, FilesWithChangedBytesDoNoHarm) {
   expect_changed_files_do_no_harm("pt", golden("state.pt"), 200);
+  expect_changed_files_do_no_harm("pt", golden("old_form.pt"), 200);
 }
 
 // A checksum is no obstacle to who changes a pickle on purpose.

@@ -95,6 +95,15 @@ TEST_F(InterchangeTest, FilesOfPyTorchKeepTheirTreeAndItsValues) {
   EXPECT_EQ(cat("optimizer/state/{3}/step")["values"], json::array({1.0}));
 }
 
+TEST_F(InterchangeTest, FilesOfTheOldFormOfPyTorchMeanTheSameAsArchives) {
+  import(golden_path("state.pt"), "0");
+  import(golden_path("old_form.pt"), "1");
+  EXPECT_EQ(leaves("1"), leaves("0"));
+  const std::string archive = export_as("archive.pt", {}, "0");
+  ASSERT_FALSE(archive.empty());
+  EXPECT_TRUE(export_as("old.pt", {}, "1") == archive);
+}
+
 TEST_F(InterchangeTest, ArraysOfNumpyAreCOrderAndLittleEndianInAStore) {
   import(golden_path("c_order.npy"), "0");
   EXPECT_TRUE(run_stepstone({"cat", store(), "0", "", "--npy"}).output == golden("c_order.npy"));

@@ -21,6 +21,7 @@ using Kind = PickleValue::Kind;
 
 enum Function : std::int64_t {
   kOrderedDict,
+  kRebuildTensor,
   kRebuildTensorV2,
   kRebuildTensorV3,
   kRebuildParameter,
@@ -33,8 +34,9 @@ struct FunctionName {
   std::string_view name;
   Function function;
 };
-constexpr std::array<FunctionName, 8> kFunctions = {{
+constexpr std::array<FunctionName, 9> kFunctions = {{
     {"collections OrderedDict", kOrderedDict},
+    {"torch._utils _rebuild_tensor", kRebuildTensor},
     {"torch._utils _rebuild_tensor_v2", kRebuildTensorV2},
     {"torch._utils _rebuild_tensor_v3", kRebuildTensorV3},
     {"torch._utils _rebuild_parameter", kRebuildParameter},
@@ -106,15 +108,11 @@ std::string decimal(std::string_view bytes) {
 
 class Machine {
  public:
-  explicit Machine(std::string_view bytes) : bytes_(bytes) {}
+  explicit Machine(std::string_view bytes, bool is_cut = false) : bytes_(bytes), is_cut_(is_cut) {}
 
   Result<Pickle> run() {
-    if (bytes_.size() > kPickleSizeBytesMax) {
-      return fail(ErrorCode::kLimit, fmt::format("a pickle of {} bytes is over the limit of {}",
-                                                 bytes_.size(), kPickleSizeBytesMax));
-    }
     while (!is_done_) {
-      if (position_ == bytes_.size()) return corrupt("it has no end");
+      if (position_ == bytes_.size()) return cut_short("it has no end");
       begin_ = position_;
       const auto code = static_cast<unsigned char>(bytes_[position_++]);
       STEPSTONE_TRY(step(code));
@@ -123,9 +121,9 @@ class Machine {
                     fmt::format("a pickle of more than {} values", kPickleValuesMax));
       }
     }
-    if (position_ != bytes_.size()) return corrupt("something follows its end");
     return std::move(pickle_);
   }
+  std::size_t end() const { return position_; }
 
  private:
   tl::unexpected<Error> corrupt(std::string_view what) const {
@@ -139,8 +137,14 @@ class Machine {
                             begin_, what));
   }
 
+  tl::unexpected<Error> cut_short(std::string_view what) const {
+    if (!is_cut_) return corrupt(what);
+    return fail(ErrorCode::kLimit,
+                fmt::format("a pickle is over the limit of {} bytes", kPickleSizeBytesMax));
+  }
+
   Result<std::string_view> take(std::uint64_t size) {
-    if (size > bytes_.size() - position_) return corrupt("cut short");
+    if (size > bytes_.size() - position_) return cut_short("cut short");
     const std::string_view taken = bytes_.substr(position_, static_cast<std::size_t>(size));
     position_ += static_cast<std::size_t>(size);
     return taken;
@@ -155,7 +159,7 @@ class Machine {
   }
   Result<std::string_view> take_line() {
     const std::size_t end = bytes_.find('\n', position_);
-    if (end == std::string_view::npos) return corrupt("cut short");
+    if (end == std::string_view::npos) return cut_short("cut short");
     const std::string_view line = bytes_.substr(position_, end - position_);
     position_ = end + 1;
     return line;
@@ -234,10 +238,13 @@ class Machine {
   Result<void> push_storage();
   Result<void> reduce();
   Result<void> build();
-  Result<void> rebuild_tensor(const std::vector<std::uint32_t>& arguments, bool has_dtype);
+  Result<void> make_ordered_dict(const std::vector<std::uint32_t>& arguments);
+  Result<void> rebuild_tensor(const std::vector<std::uint32_t>& arguments, bool has_hooks,
+                              bool has_dtype);
   Result<std::vector<std::uint64_t>> extents(std::uint32_t place, std::string_view what);
 
   std::string_view bytes_;
+  const bool is_cut_;
   std::size_t position_ = 0;
   std::size_t begin_ = 0;  // Of the instruction.
   bool is_done_ = false;
@@ -245,6 +252,7 @@ class Machine {
   std::vector<std::uint32_t> stack_;
   std::vector<std::size_t> marks_;  // Where in the stack they lie.
   std::unordered_map<std::uint64_t, std::uint32_t> memo_;
+  std::size_t listed_count_ = 0;  // Entries of OrderedDicts that came as lists.
 };
 
 Result<void> Machine::step(unsigned char code) {
@@ -292,11 +300,13 @@ Result<void> Machine::step(unsigned char code) {
     }
     case 'X':    // BINUNICODE
     case 0x8C:   // SHORT_BINUNICODE
+    case 'T':    // BINSTRING, the text of Python 2
+    case 'U':    // SHORT_BINSTRING
     case 'B':    // BINBYTES
     case 'C': {  // SHORT_BINBYTES
-      const std::size_t width = code == 'X' || code == 'B' ? 4 : 1;
+      const std::size_t width = code == 'X' || code == 'T' || code == 'B' ? 4 : 1;
       const std::string_view text = STEPSTONE_TRY(take(STEPSTONE_TRY(take_number(width))));
-      push_text(code == 'X' || code == 0x8C ? Kind::kString : Kind::kBytes, std::string(text));
+      push_text(code == 'B' || code == 'C' ? Kind::kBytes : Kind::kString, std::string(text));
       return {};
     }
     case ')':
@@ -408,17 +418,26 @@ Result<void> Machine::push_global() {
   return unsupported("the name '" + shown(module) + "." + shown(attribute) + "'");
 }
 
-// ('storage', type, key, device, how many elements)
+// ('storage', type, key, device, how many elements[, None])
 Result<void> Machine::push_storage() {
   const std::uint32_t place = STEPSTONE_TRY(pop());
   const std::vector<std::uint32_t>& parts = value(place).children;
-  if (value(place).kind != Kind::kTuple || parts.size() != 5 ||
+  if (value(place).kind != Kind::kTuple || (parts.size() != 5 && parts.size() != 6) ||
       value(parts[0]).kind != Kind::kString || text_of(parts[0]) != "storage" ||
       value(parts[1]).kind != Kind::kStorageType || value(parts[2]).kind != Kind::kString ||
       value(parts[3]).kind != Kind::kString || value(parts[4]).kind != Kind::kInteger ||
       value(parts[4]).number < 0) {
     return unsupported("a reference to something that is not the storage of a tensor");
   }
+  // Before PyTorch 0.4 a storage could be a part of another.
+  if (parts.size() == 6 && value(parts[5]).kind != Kind::kNone) {
+    return unsupported("a storage that is a view of another");
+  }
+  const std::int64_t type = value(parts[1]).number;
+  pickle_.storages.push_back(
+      {.key = value(parts[2]).text,
+       .element_count = static_cast<std::uint64_t>(value(parts[4]).number),
+       .element_size_bytes = type == kUntyped ? 1U : info(static_cast<DType>(type)).bits / 8U});
   PickleValue made;
   made.kind = Kind::kStorage;
   made.text = value(parts[2]).text;
@@ -445,10 +464,11 @@ Result<std::vector<std::uint64_t>> Machine::extents(std::uint32_t place, std::st
   return numbers;
 }
 
-// (storage, first, shape, strides, requires_grad, hooks[, dtype][, metadata])
-Result<void> Machine::rebuild_tensor(const std::vector<std::uint32_t>& arguments, bool has_dtype) {
-  const std::size_t count = has_dtype ? 7 : 6;
-  if (arguments.size() != count && arguments.size() != count + 1) {
+// (storage, first, shape, strides[, requires_grad, hooks[, dtype][, metadata]])
+Result<void> Machine::rebuild_tensor(const std::vector<std::uint32_t>& arguments, bool has_hooks,
+                                     bool has_dtype) {
+  const std::size_t count = has_dtype ? 7 : has_hooks ? 6 : 4;
+  if (arguments.size() != count && (!has_hooks || arguments.size() != count + 1)) {
     return corrupt("a tensor of another number of arguments");
   }
   const PickleValue storage = value(arguments[0]);
@@ -456,13 +476,13 @@ Result<void> Machine::rebuild_tensor(const std::vector<std::uint32_t>& arguments
       value(arguments[1]).number < 0) {
     return corrupt("a tensor without a storage");
   }
-  const bool has_hooks =
-      value(arguments[5]).kind != Kind::kDict || !value(arguments[5]).children.empty();
-  if (has_hooks && value(arguments[5]).kind != Kind::kNone) {
-    return unsupported("a tensor with hooks");
-  }
-  if (arguments.size() > count && value(arguments[count]).kind != Kind::kNone &&
-      (value(arguments[count]).kind != Kind::kDict || !value(arguments[count]).children.empty())) {
+  const auto is_nothing = [&](std::size_t i) {
+    const PickleValue& argument = value(arguments[i]);
+    return argument.kind == Kind::kNone ||
+           (argument.kind == Kind::kDict && argument.children.empty());
+  };
+  if (has_hooks && !is_nothing(5)) return unsupported("a tensor with hooks");
+  if (arguments.size() > count && !is_nothing(count)) {
     return unsupported("a tensor with metadata, such as one that is conjugated when it is read");
   }
   const std::int64_t type = value(storage.children[0]).number;
@@ -505,13 +525,13 @@ Result<void> Machine::reduce() {
   const auto is = [&](std::size_t i, Kind kind) { return value(arguments[i]).kind == kind; };
   switch (value(function).number) {
     case kOrderedDict:
-      if (!arguments.empty()) return unsupported("an OrderedDict with arguments");
-      push_number(Kind::kDict, 0);
-      return {};
+      return make_ordered_dict(arguments);
+    case kRebuildTensor:
+      return rebuild_tensor(arguments, false, false);
     case kRebuildTensorV2:
-      return rebuild_tensor(arguments, false);
+      return rebuild_tensor(arguments, true, false);
     case kRebuildTensorV3:
-      return rebuild_tensor(arguments, true);
+      return rebuild_tensor(arguments, true, true);
     case kRebuildParameter:
       if (arguments.size() != 3 || !is(0, Kind::kTensor)) {
         return corrupt("a parameter without a tensor");
@@ -559,6 +579,32 @@ Result<void> Machine::reduce() {
   }
 }
 
+// () or, as Python 2 writes it, ([[key, value], ...],)
+Result<void> Machine::make_ordered_dict(const std::vector<std::uint32_t>& arguments) {
+  PickleValue made;
+  made.kind = Kind::kDict;
+  if (arguments.size() > 1) return unsupported("an OrderedDict with arguments");
+  if (!arguments.empty()) {
+    const PickleValue& pairs = value(arguments[0]);
+    if (pairs.kind != Kind::kList) return unsupported("an OrderedDict with arguments");
+    // One list could be named by every call.
+    listed_count_ += pairs.children.size();
+    if (listed_count_ > kPickleValuesMax) {
+      return fail(ErrorCode::kLimit,
+                  fmt::format("OrderedDicts of more than {} entries", kPickleValuesMax));
+    }
+    for (const std::uint32_t place : pairs.children) {
+      const PickleValue& pair = value(place);
+      if ((pair.kind != Kind::kList && pair.kind != Kind::kTuple) || pair.children.size() != 2) {
+        return corrupt("an OrderedDict of what are not pairs");
+      }
+      made.children.insert(made.children.end(), pair.children.begin(), pair.children.end());
+    }
+  }
+  push(std::move(made));
+  return {};
+}
+
 // State that is hung on to an OrderedDict: `_metadata` of a module's state_dict.
 Result<void> Machine::build() {
   const std::uint32_t state = STEPSTONE_TRY(pop());
@@ -570,7 +616,25 @@ Result<void> Machine::build() {
 
 }  // namespace
 
-Result<Pickle> parse_pickle(std::string_view bytes) { return Machine(bytes).run(); }
+Result<Pickle> parse_pickle(std::string_view bytes) {
+  if (bytes.size() > kPickleSizeBytesMax) {
+    return fail(ErrorCode::kLimit, fmt::format("a pickle of {} bytes is over the limit of {}",
+                                               bytes.size(), kPickleSizeBytesMax));
+  }
+  Pickle pickle = STEPSTONE_TRY(parse_next_pickle(bytes, false));
+  if (!bytes.empty()) {
+    return fail(ErrorCode::kCorrupt,
+                "not a pickle that torch.save wrote: something follows its end");
+  }
+  return pickle;
+}
+
+Result<Pickle> parse_next_pickle(std::string_view& bytes, bool is_cut) {
+  Machine machine(bytes, is_cut);
+  Pickle pickle = STEPSTONE_TRY(machine.run());
+  bytes.remove_prefix(machine.end());
+  return pickle;
+}
 
 TorchNames torch_names(DType dtype) {
   for (const DTypeNames& known : kDTypes) {

@@ -53,11 +53,19 @@ struct PickledTensor {
   std::vector<std::uint64_t> strides;
 };
 
+// A storage that the pickle refers to, as often as it does.
+struct PickledStorage {
+  std::uint32_t key = 0;  // Of Pickle::texts.
+  std::uint64_t element_count = 0;
+  std::uint32_t element_size_bytes = 1;
+};
+
 // Values refer to each other by their places, and one may be referred to many times, or by itself.
 struct Pickle {
   std::deque<PickleValue> values;  // Not a vector, which would be copied as it grows.
   std::vector<std::shared_ptr<const std::string>> texts;
   std::vector<PickledTensor> tensors;
+  std::vector<PickledStorage> storages;
   std::uint32_t root = 0;
 };
 
@@ -69,6 +77,10 @@ inline constexpr std::size_t kPickleValuesMax = std::size_t{1} << 22;
 // names it and the byte where it stands). kCorrupt: not a pickle. kLimit: longer than the above, or
 // of more values.
 Result<Pickle> parse_pickle(std::string_view bytes);
+
+// The same of a pickle that others may follow; moves `bytes` to what stands behind it. `is_cut`:
+// `bytes` are the beginning of more, and a pickle that does not end in them is kLimit.
+Result<Pickle> parse_next_pickle(std::string_view& bytes, bool is_cut);
 
 // The names that PyTorch has for a dtype: of the class of its storages (empty: it has none, and is
 // stored as bytes), and of itself, `torch.float32`. Empty, both: PyTorch lacks it.

@@ -1,11 +1,14 @@
 // A .pt file is a ZIP archive: data.pkl, which says what there is, and data/KEY for each storage,
-// all in one folder. The item keeps the tree of dicts, lists and tuples.
+// all in one folder. What PyTorch wrote before 1.6 is five pickles one behind the other (a magic
+// number, a version, facts of the machine, what there is, the keys of the storages), and then the
+// storages, each behind its number of elements. The item keeps the tree of dicts, lists and tuples.
 //
 // A pickle may refer to one value from many places. The tree has it in each of them; how large it
 // may thereby become is bounded.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <numeric>
 
@@ -39,24 +42,33 @@ class TextSource final : public LeafSource {
   const std::shared_ptr<const std::string> text_;
 };
 
-// Opens storages when they are first asked for.
+struct Storage {
+  std::uint64_t size_bytes = 0;
+  std::shared_ptr<const LeafSource> source;
+};
+
 class Storages {
  public:
-  Storages(ZipFile& zip, std::string folder) : zip_(zip), folder_(std::move(folder)) {}
+  virtual ~Storages() = default;
+  virtual Result<Storage> get(const std::string& key) = 0;
 
-  struct Storage {
-    std::uint64_t size_bytes = 0;
-    std::shared_ptr<const LeafSource> source;
-  };
+ protected:
+  static tl::unexpected<Error> missing(const std::string& key) {
+    return fail(ErrorCode::kCorrupt,
+                "there is no storage '" + shown(key) + "', which a tensor is a view of");
+  }
+};
 
-  Result<Storage> get(const std::string& key) {
+// Opens storages when they are first asked for.
+class ArchivedStorages final : public Storages {
+ public:
+  ArchivedStorages(ZipFile& zip, std::string folder) : zip_(zip), folder_(std::move(folder)) {}
+
+  Result<Storage> get(const std::string& key) override {
     const auto known = opened_.find(key);
     if (known != opened_.end()) return known->second;
     const ZipEntry* const entry = zip_.find(folder_ + "data/" + key);
-    if (entry == nullptr) {
-      return fail(ErrorCode::kCorrupt,
-                  "there is no storage '" + shown(key) + "', which a tensor is a view of");
-    }
+    if (entry == nullptr) return missing(key);
     Storage storage{.size_bytes = entry->size_bytes,
                     .source = STEPSTONE_TRY(zip_.open_entry(*entry))};
     return opened_.emplace(key, std::move(storage)).first->second;
@@ -67,6 +79,72 @@ class Storages {
   const std::string folder_;
   std::map<std::string, Storage, std::less<>> opened_;
 };
+
+class LegacyStorages final : public Storages {
+ public:
+  // Finds them in the file, from `position` to its end.
+  Result<void> find(const std::shared_ptr<const InputFile>& file, std::uint64_t position,
+                    const Pickle& contents, const Pickle& keys);
+
+  Result<Storage> get(const std::string& key) override {
+    const auto known = found_.find(key);
+    if (known == found_.end()) return missing(key);
+    return known->second;
+  }
+
+ private:
+  std::map<std::string, Storage, std::less<>> found_;
+};
+
+Result<void> LegacyStorages::find(const std::shared_ptr<const InputFile>& file,
+                                  std::uint64_t position, const Pickle& contents,
+                                  const Pickle& keys) {
+  // An element's size stands in the pickle alone.
+  std::map<std::string_view, const PickledStorage*> pickled;
+  for (const PickledStorage& storage : contents.storages) {
+    pickled.emplace(*contents.texts[storage.key], &storage);
+  }
+  const PickleValue& list = keys.values[keys.root];
+  if (list.kind != Kind::kList) return fail(ErrorCode::kCorrupt, "its storages have no keys");
+  for (const std::uint32_t place : list.children) {
+    const PickleValue& value = keys.values[place];
+    if (value.kind != Kind::kString) {
+      return fail(ErrorCode::kCorrupt, "a storage's key is no string");
+    }
+    const std::string& key = *keys.texts[value.text];
+    const auto storage = pickled.find(key);
+    if (storage == pickled.end()) {
+      return fail(ErrorCode::kCorrupt, "no tensor is a view of its storage '" + shown(key) + "'");
+    }
+    std::array<std::byte, 8> bytes{};
+    if (file->size_bytes() - position < bytes.size()) {
+      return fail(ErrorCode::kCorrupt, "it ends before its storage '" + shown(key) + "'");
+    }
+    STEPSTONE_TRY(file->read(position, bytes));
+    position += bytes.size();
+    std::uint64_t count = 0;
+    for (std::size_t i = bytes.size(); i-- > 0;) {
+      count = count << 8 | std::to_integer<std::uint64_t>(bytes[i]);
+    }
+    const std::uint32_t width = storage->second->element_size_bytes;
+    if (count > (file->size_bytes() - position) / width) {
+      return fail(
+          ErrorCode::kCorrupt,
+          fmt::format("its storage '{}' of {} elements reaches beyond its end", shown(key), count));
+    }
+    if (!found_
+             .emplace(key, Storage{.size_bytes = count * width,
+                                   .source = std::make_shared<FileSource>(file, position)})
+             .second) {
+      return fail(ErrorCode::kCorrupt, "it has two storages '" + shown(key) + "'");
+    }
+    position += count * width;
+  }
+  if (position != file->size_bytes()) {
+    return fail(ErrorCode::kCorrupt, "something follows its last storage");
+  }
+  return {};
+}
 
 // The number of elements, from the first, that the view reaches over. kCorrupt: more than 2^64.
 Result<std::uint64_t> reach_of(const PickledTensor& tensor) {
@@ -233,7 +311,7 @@ class TreeBuilder {
 
   Result<void> describe_tensor(const PickledTensor& tensor, ContentLeaf& leaf) const {
     const std::string& key = *pickle_.texts[tensor.storage_key];
-    const Storages::Storage storage = STEPSTONE_TRY(storages_.get(key));
+    const Storage storage = STEPSTONE_TRY(storages_.get(key));
     if (storage.size_bytes != tensor.storage_size_bytes) {
       return fail(ErrorCode::kCorrupt,
                   fmt::format("its storage '{}' has {} bytes, where the pickle says {}", shown(key),
@@ -297,6 +375,11 @@ Result<std::string> find_folder(const ZipFile& zip) {
   return found->name.substr(0, found->name.size() - kPickleName.size());
 }
 
+Result<Contents> build_tree(const InputFile& file, const Pickle& pickle, Storages& storages) {
+  return TreeBuilder(pickle, storages, file.size_bytes() * kExpansionMax + kExpansionSlackBytes)
+      .build();
+}
+
 Result<Contents> read_archive(const std::shared_ptr<const InputFile>& file) {
   const auto zip = STEPSTONE_TRY(ZipFile::open(file));
   const std::string folder = STEPSTONE_TRY(find_folder(*zip));
@@ -308,16 +391,72 @@ Result<Contents> read_archive(const std::shared_ptr<const InputFile>& file) {
   const std::string bytes = STEPSTONE_TRY(
       read_whole(*zip, *zip->find(folder + std::string(kPickleName)), kPickleSizeBytesMax));
   const Pickle pickle = STEPSTONE_TRY(parse_pickle(bytes));
-  Storages storages(*zip, folder);
-  TreeBuilder builder(pickle, storages, file->size_bytes() * kExpansionMax + kExpansionSlackBytes);
-  return builder.build();
+  ArchivedStorages storages(*zip, folder);
+  return build_tree(*file, pickle, storages);
+}
+
+// The third pickle: whether the numbers behind the pickles are little-endian.
+Result<void> check_machine(const Pickle& pickle) {
+  const PickleValue& facts = pickle.values[pickle.root];
+  if (facts.kind == Kind::kDict) {
+    for (std::size_t i = 0; i < facts.children.size(); i += 2) {
+      const PickleValue& name = pickle.values[facts.children[i]];
+      const PickleValue& value = pickle.values[facts.children[i + 1]];
+      if (name.kind != Kind::kString || *pickle.texts[name.text] != "little_endian") continue;
+      if (value.kind == Kind::kBool && value.number == 1) return {};
+      return fail(ErrorCode::kUnsupported, "it was written on a big-endian machine");
+    }
+  }
+  return fail(ErrorCode::kCorrupt, "it does not say which order its bytes have");
+}
+
+bool is_integer(const Pickle& pickle, std::string_view decimal) {
+  const PickleValue& root = pickle.values[pickle.root];
+  if (root.kind == Kind::kBigInteger) return *pickle.texts[root.text] == decimal;
+  return root.kind == Kind::kInteger && std::to_string(root.number) == decimal;
+}
+
+Result<Contents> read_legacy(const std::shared_ptr<const InputFile>& file) {
+  constexpr std::string_view kMagicNumber = "119547037146038801333356";
+  constexpr std::string_view kVersion = "1001";
+  std::string head(
+      static_cast<std::size_t>(std::min<std::uint64_t>(file->size_bytes(), kPickleSizeBytesMax)),
+      '\0');
+  STEPSTONE_TRY(file->read(0, std::as_writable_bytes(std::span(head))));
+  std::string_view rest = head;
+  const bool is_cut = head.size() < file->size_bytes();
+  const auto next = [&] { return parse_next_pickle(rest, is_cut); };
+  if (!is_integer(STEPSTONE_TRY(next()), kMagicNumber)) {
+    return fail(ErrorCode::kCorrupt, "a pickle, but not one that torch.save wrote");
+  }
+  if (!is_integer(STEPSTONE_TRY(next()), kVersion)) {
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("PyTorch's format before ZIP is read in version {} only", kVersion));
+  }
+  STEPSTONE_TRY(check_machine(STEPSTONE_TRY(next())));
+  const Pickle contents = STEPSTONE_TRY(next());
+  const Pickle keys = STEPSTONE_TRY(next());
+  LegacyStorages storages;
+  STEPSTONE_TRY(storages.find(file, head.size() - rest.size(), contents, keys));
+  return build_tree(*file, contents, storages);
+}
+
+// A pickle of protocol 2 or newer begins with this byte, an archive with 'P'.
+Result<bool> is_legacy(const InputFile& file) {
+  constexpr std::byte kProtocol{0x80};
+  std::array<std::byte, 1> first{};
+  if (file.size_bytes() != 0) STEPSTONE_TRY(file.read(0, first));
+  return first[0] == kProtocol;
 }
 
 }  // namespace
 
 Result<Contents> read_torch(const std::filesystem::path& path) {
   const auto file = STEPSTONE_TRY(InputFile::open(path));
-  return STEPSTONE_TRY_CONTEXT(read_archive(file), file->name());
+  const auto read = [&]() -> Result<Contents> {
+    return STEPSTONE_TRY(is_legacy(*file)) ? read_legacy(file) : read_archive(file);
+  };
+  return STEPSTONE_TRY_CONTEXT(read(), file->name());
 }
 
 }  // namespace stepstone::tool

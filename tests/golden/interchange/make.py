@@ -79,6 +79,8 @@ def write_torch() -> None:
         7: {"integer": "key"},
     }  # fmt: skip
     torch.save(state, HERE / "state.pt")
+    # As PyTorch wrote files before 1.6; means the same.
+    torch.save(state, HERE / "old_form.pt", _use_new_zipfile_serialization=False)
     flat: dict[str, torch.Tensor] = {}
 
     def add(path: str, node: object) -> None:
