@@ -1,7 +1,10 @@
 #include "engine/huge_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <new>
@@ -46,6 +49,18 @@ std::shared_ptr<std::byte[]> allocate_huge(std::size_t size_bytes) {
 
 std::shared_ptr<std::byte[]> allocate_direct_io(std::size_t size_bytes) {
   return allocate_aligned(kHugePageSizeBytes, size_bytes, true);
+}
+
+int populate(std::span<std::byte> memory) {
+  if (memory.empty()) return 0;
+#ifdef MADV_POPULATE_WRITE
+  static const auto kPageSizeBytes = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t before = reinterpret_cast<std::uintptr_t>(memory.data()) % kPageSizeBytes;
+  if (madvise(memory.data() - before, before + memory.size(), MADV_POPULATE_WRITE) == 0) return 0;
+  return errno;
+#else
+  return EINVAL;
+#endif
 }
 
 }  // namespace stepstone

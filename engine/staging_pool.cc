@@ -50,15 +50,13 @@ std::byte* map_slabs(std::uint64_t count) {
 
 // Has the kernel put pages behind [begin, end).
 Result<void> make_resident(std::byte* begin, std::byte* end) {
-  const auto page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-#ifdef MADV_POPULATE_WRITE
-  std::byte* const page = begin - reinterpret_cast<std::uintptr_t>(begin) % page_size;
-  if (madvise(page, static_cast<std::size_t>(end - page), MADV_POPULATE_WRITE) == 0) return {};
-  if (errno == ENOMEM || errno == EFAULT) {
+  const int error = populate({begin, end});
+  if (error == 0) return {};
+  if (error == ENOMEM || error == EFAULT) {
     return fail(ErrorCode::kLimit, "no memory left to copy arrays into");
   }
-#endif
   // A kernel that does not know that.
+  const auto page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   for (std::byte* at = begin; at < end;
        at += page_size - reinterpret_cast<std::uintptr_t>(at) % page_size) {
     *const_cast<volatile std::byte*>(at) = std::byte{};

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/huge_memory.h"
+
 namespace stepstone {
 namespace {
 
@@ -236,6 +238,45 @@ TEST(CopyPastCaches, CopiesEverySizeAndAlignment) {
       EXPECT_EQ(untouched, static_cast<std::ptrdiff_t>(kSize - size) + copied_alike);
     }
   }
+}
+
+// Of [begin, end), which mincore() tells.
+std::size_t resident_pages(std::byte* begin, std::size_t count) {
+  std::vector<unsigned char> pages(count);
+  const auto page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  EXPECT_EQ(mincore(begin, count * page_size, pages.data()), 0);
+  return static_cast<std::size_t>(std::count_if(
+      pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+TEST(PopulateTest, PagesAreThereAndTheirBytesWhatTheyWere) {
+  constexpr std::size_t kPages = 64;
+  const auto page_size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  void* const mapped =
+      mmap(nullptr, kPages * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  auto* const memory = static_cast<std::byte*>(mapped);
+  madvise(memory, kPages * page_size, MADV_NOHUGEPAGE);
+  memory[0] = memory[8 * page_size] = std::byte{7};
+  ASSERT_EQ(resident_pages(memory, kPages), 2U);
+  // From the middle of page 4 to the middle of page 19.
+  const int error = populate({memory + 4 * page_size + 100, 15 * page_size});
+  if (error == EINVAL) {
+    munmap(mapped, kPages * page_size);
+    GTEST_SKIP() << "this kernel hands out pages at their first touch only";
+  }
+  EXPECT_EQ(error, 0);
+  EXPECT_EQ(resident_pages(memory, kPages), 1U + 16U);
+  EXPECT_EQ(memory[8 * page_size], std::byte{7});
+  EXPECT_EQ(memory[9 * page_size], std::byte{0});
+  EXPECT_EQ(populate({}), 0);
+  EXPECT_EQ(resident_pages(memory, kPages), 1U + 16U);
+
+  // What may not be written stays as it is, and the answer says so.
+  ASSERT_EQ(mprotect(memory, page_size, PROT_READ), 0);
+  EXPECT_NE(populate({memory, page_size}), 0);
+  EXPECT_EQ(memory[0], std::byte{7});
+  munmap(mapped, kPages * page_size);
 }
 
 }  // namespace
