@@ -63,4 +63,10 @@ int populate(std::span<std::byte> memory) {
 #endif
 }
 
+void prepare_to_fill(std::span<std::byte> memory) {
+  // A few first touches cost no more than a call.
+  constexpr std::size_t kSizeBytesMin = std::size_t{32} << 10;
+  if (memory.size() >= kSizeBytesMin) populate(memory);
+}
+
 }  // namespace stepstone

@@ -35,4 +35,8 @@ std::shared_ptr<std::byte[]> allocate_direct_io(std::size_t size_bytes);
 // too; EINVAL, when the kernel cannot do this, or not with such memory, or may not write to it.
 int populate(std::span<std::byte> memory);
 
+// The same of what a read is about to fill, if it is large enough to be worth a call. Whatever
+// prevents it, the read will say so if it matters.
+void prepare_to_fill(std::span<std::byte> memory);
+
 }  // namespace stepstone

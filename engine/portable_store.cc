@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/huge_memory.h"
 #include "engine/parallel.h"
 #include "format/portable_layout.h"
 
@@ -192,8 +193,9 @@ Result<void> PortableStepReader::read_all(std::span<const ReadRequest> requests)
     const auto& [request, chunk] = pieces[i];
     const LeafRecord& record = request->leaf->record;
     const auto offset = static_cast<std::size_t>(chunk) * record.chunk_size_bytes;
-    return read_chunk(request->item, *request->leaf, chunk,
-                      request->destination.subspan(offset, record.chunk_size_at(chunk)));
+    const auto destination = request->destination.subspan(offset, record.chunk_size_at(chunk));
+    prepare_to_fill(destination);  // New memory, as a rule.
+    return read_chunk(request->item, *request->leaf, chunk, destination);
   });
 }
 

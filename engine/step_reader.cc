@@ -53,9 +53,6 @@ Result<std::span<const std::byte>> without_padding(std::span<const std::byte> va
 // A look-up takes longer than reading less than this.
 constexpr std::size_t kLargeChunkSizeBytesMin = std::size_t{64} << 10;
 
-// A few first touches cost no more than asking for the pages.
-constexpr std::size_t kPopulatedSizeBytesMin = std::size_t{32} << 10;
-
 // Leaf records are scanned on several threads, in parts of at least so many.
 constexpr std::uint64_t kPartLeafCountMin = 1024;
 constexpr std::size_t kPartsPerThread = 4;
@@ -423,8 +420,7 @@ Result<void> StepReaderImpl::read_all(std::span<const ReadRequest> requests) con
     const LeafRecord& record = request->leaf->record;
     const auto offset = static_cast<std::size_t>(chunk) * record.chunk_size_bytes;
     const auto destination = request->destination.subspan(offset, record.chunk_size_at(chunk));
-    // New memory as a rule. Whatever prevents it, the read will say so if it matters.
-    if (destination.size() >= kPopulatedSizeBytesMin) populate(destination);
+    prepare_to_fill(destination);  // New memory, as a rule.
     if (read_chunk_at(request->item, *request->leaf, chunk, place, destination)) {
       return Result<void>();
     }

@@ -361,6 +361,14 @@ def test_hdf5_files_that_point_elsewhere_or_lie_are_refused(tmp_path: pathlib.Pa
     refused(lambda file: file.create_dataset("a", data=h5py.Empty("f4")))
     refused(lambda file: file.__setitem__("a", np.dtype("f4")))
     refused(lambda file: file.create_dataset("a", data=["x", "y"]))
+    refused(lambda file: file.create_dataset("a", (1 << 40,), "f4", chunks=(1 << 20,)))
+
+    def link_many_times(file: Any) -> None:
+        file.create_dataset("a", data=np.zeros(1 << 20, "u1"), compression="gzip")
+        for i in range(100):
+            file[f"link{i}"] = file["a"]
+
+    refused(link_many_times)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a"] = np.arange(1000)
     sound = (tmp_path / "x.h5").read_bytes()

@@ -14,6 +14,9 @@ from stepstone.errors import InvalidLayoutError, UnsupportedError
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DEPTH_MAX = 128
 _KINDS = "biufc"  # numpy's kinds of numbers.
+# What data sets may take together: what deflate can have made of the file's bytes, and some.
+_EXPANSION_MAX = 1032
+_EXPANSION_SLACK_BYTES = 1 << 20
 
 
 def is_hdf5(file: pathlib.Path) -> bool:
@@ -38,10 +41,23 @@ def read(
     """The tree, and the attributes of all groups that JSON can hold, by the group's path.
 
     Reads `opened_file`, if it is given, and `file` is what errors name. Links to other files are
-    refused, as what a stranger's file names is not to be opened.
+    refused, as what a stranger's file names is not to be opened; so are data sets that take more
+    together than the file can hold, compressed, as those of which nothing was ever written.
     """
     h5py = _h5py()
     attributes: dict[str, Any] = {}
+    size_bytes = 0
+
+    def read_data_set(data: Any, place: str) -> Any:
+        nonlocal size_bytes
+        size_bytes += data.nbytes if data.shape is not None else 0
+        file_size_bytes = data.file.id.get_filesize()
+        if size_bytes > file_size_bytes * _EXPANSION_MAX + _EXPANSION_SLACK_BYTES:
+            raise InvalidLayoutError(
+                f"{place}: with it, all data sets together take {size_bytes} bytes, more than a "
+                f"file of {file_size_bytes} can hold"
+            )
+        return _read_data_set(h5py, data, place)
 
     def read_group(group: Any, path: str, above: list[Any]) -> dict[str, Any]:
         if len(above) > _DEPTH_MAX or group.id in above:
@@ -58,7 +74,7 @@ def read(
             if isinstance(child, h5py.Group):
                 tree[name] = read_group(child, place, [*above, group.id])
             elif isinstance(child, h5py.Dataset):
-                tree[name] = _read_data_set(h5py, child, f"{file}: '{place}'")
+                tree[name] = read_data_set(child, f"{file}: '{place}'")
             else:
                 raise UnsupportedError(f"{file}: '{place}' is neither a group nor a data set")
         return tree
