@@ -11,7 +11,7 @@ import sys
 import pytest
 
 OPERATIONS = {
-    "small": ["save", "restore", "leaf", "managed", "stall", "stall_jax"],
+    "small": ["save", "save_sync", "restore", "leaf", "managed", "stall", "stall_jax"],
     "tiny-steps": ["steps", "steps_async"],
 }
 SHRINK, STEPS = 1000, 4

@@ -4,7 +4,8 @@ Run by peers.py, one operation in one process:
 
     peer_formats.py PEER OPERATION WORKLOAD STATE PATH FSYNC STEPS
 
-OPERATION: save, restore, leaf, steps or shared; and of those with a manager: managed (save, restore and
+OPERATION: save, restore, leaf, steps or shared; and of those with a manager: save_sync (by a checkpointer
+that saves before it returns, where the others save in the background and wait), managed (save, restore and
 one leaf while it is open), stall and stall_jax (how long a save in the background keeps the caller), and
 steps_async.
 STATE is a directory that make_state() filled. Prints one line of JSON: seconds, or bytes, by measure.
@@ -135,6 +136,10 @@ class Orbax(Format):
     def write(self, path, state):
         self.checkpointer.save(path, state)
         self.checkpointer.wait_until_finished()
+
+    def write_synchronously(self, path, state):
+        handler = self.ocp.StandardCheckpointHandler()
+        self.ocp.Checkpointer(handler).save(path, args=self.ocp.args.StandardSave(state))
 
     def read(self, path, state):
         return self.checkpointer.restore(path, state)
@@ -386,6 +391,11 @@ def run(peer: str, operation: str, workload: str, state_directory: str, path: st
     try:
         if operation == "save":
             return {"save": seconds_of(lambda: format_.save(place, state))[0]}
+        if operation == "save_sync":
+            seconds = seconds_of(lambda: format_.write_synchronously(place, state))[0]
+            name = names[len(names) // 2]
+            check(name, format_.read(place, state)[name], state[name])
+            return {"save": seconds}
         if operation == "restore":
             seconds, restored = seconds_of(lambda: format_.read(place, state))
             for name in names:

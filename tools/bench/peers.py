@@ -53,8 +53,9 @@ UNITS = {"s": 1, "ms": 1e3, "GB": 1e-9}
 LABELS = {PYTHON_PEER: "stepstone (Python)"}
 # Peers with a manager, and what more is measured with it.
 MANAGED = {PYTHON_PEER, "orbax"}
-MANAGED_OPERATIONS = {"gpt2": ["managed", "stall", "stall_jax"], "small": ["managed"],
-                      "tiny-steps": ["steps_async"]}
+MANAGED_OPERATIONS = {"gpt2": ["save_sync", "managed", "stall", "stall_jax"],
+                      "small": ["save_sync", "managed"], "tiny-steps": ["steps_async"]}
+SUFFIXES = {"save_sync": ", synchronous", "managed": ", manager"}
 ALWAYS_DURABLE = {PYTHON_PEER}
 
 
@@ -255,7 +256,7 @@ class Peer:
                 self._measure(operation, workload, label, results, keep=True)
         if self.name in MANAGED:
             for operation in MANAGED_OPERATIONS.get(workload, []):
-                contestant = label + (", manager" if operation == "managed" else "")
+                contestant = label + SUFFIXES.get(operation, "")
                 self._measure(operation, workload, contestant, results)
         remove(self.options.directory / "peer")
 
