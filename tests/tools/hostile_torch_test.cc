@@ -93,6 +93,8 @@ std::vector<HostileFile> pickles() {
       {"Extension", torch_file_of("\x82\x01"), "0x82"},
       {"PersistentText", torch_file_of("Pkey\n"), "0x50"},
       {"TextNumber", torch_file_of("I1\n"), "0x49"},
+      {"TextNotUtf8", torch_file_of(pickled_text("\xC3\x28")), "UTF-8"},
+      {"TextOfPython2NotUtf8", torch_file_of("U\x02\xFFx"), "UTF-8"},
       {"TextString", torch_file_of("S'x'\n"), "0x53"},
       {"Duplicate", torch_file_of("N2"), "0x32"},
       {"Pop", torch_file_of("NN0"), "0x30"},

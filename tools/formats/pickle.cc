@@ -11,6 +11,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "api/leaf_bytes.h"
 #include "format/limits.h"
 #include "tools/formats/contents.h"
 
@@ -306,7 +307,10 @@ Result<void> Machine::step(unsigned char code) {
     case 'C': {  // SHORT_BINBYTES
       const std::size_t width = code == 'X' || code == 'T' || code == 'B' ? 4 : 1;
       const std::string_view text = STEPSTONE_TRY(take(STEPSTONE_TRY(take_number(width))));
-      push_text(code == 'B' || code == 'C' ? Kind::kBytes : Kind::kString, std::string(text));
+      const bool is_text = code != 'B' && code != 'C';
+      // What was text to Python 2 may have been anything.
+      if (is_text && !is_utf8(text)) return unsupported("text that is not UTF-8");
+      push_text(is_text ? Kind::kString : Kind::kBytes, std::string(text));
       return {};
     }
     case ')':
@@ -436,7 +440,6 @@ Result<void> Machine::push_storage() {
   const std::int64_t type = value(parts[1]).number;
   pickle_.storages.push_back(
       {.key = value(parts[2]).text,
-       .element_count = static_cast<std::uint64_t>(value(parts[4]).number),
        .element_size_bytes = type == kUntyped ? 1U : info(static_cast<DType>(type)).bits / 8U});
   PickleValue made;
   made.kind = Kind::kStorage;

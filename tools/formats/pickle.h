@@ -56,7 +56,6 @@ struct PickledTensor {
 // A storage that the pickle refers to, as often as it does.
 struct PickledStorage {
   std::uint32_t key = 0;  // Of Pickle::texts.
-  std::uint64_t element_count = 0;
   std::uint32_t element_size_bytes = 1;
 };
 
