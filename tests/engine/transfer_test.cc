@@ -95,6 +95,17 @@ TEST_F(TransferTest, AFileIsTheSameWhicheverStoreOrFileItIsExportedFrom) {
   EXPECT_EQ(read(path("a.stone")), read(path("b.stone")));
 }
 
+// So large that blocks are filled again after they were written, and of an odd size at the end.
+TEST_F(TransferTest, ALargeFileHoldsWhatWasSaved) {
+  const std::vector<std::size_t> sizes(45, (1 << 20) + 13);
+  const auto store = open("run");
+  ASSERT_TRUE(save_arrays(*store, 1, 1, sizes));
+  const auto exported = store->export_steps(path("a.stone"), {});
+  ASSERT_TRUE(exported) << exported.error().message;
+  EXPECT_EQ(exported->file_size_bytes, std::filesystem::file_size(path("a.stone")));
+  EXPECT_TRUE(*holds_arrays(*open("a.stone"), 1, 1, sizes));
+}
+
 TEST_F(TransferTest, StepsThatShareChunksAreStoredOnceUnlessAskedOtherwise) {
   const auto store = open("run");
   testing::Leaves leaves;
