@@ -35,7 +35,7 @@ CheckpointManager::Impl::Impl(std::filesystem::path directory, SharedStore store
 Result<void> CheckpointManager::Impl::prepare() {
   STEPSTONE_TRY_CONTEXT(staging_.reserve(options_.staging_reserve_bytes), directory_.string());
   if (setup_.root_metadata.empty() || options_.read_only || !options_.save_root_metadata ||
-      !store_->custom_metadata().empty()) {
+      !STEPSTONE_TRY(store_->custom_metadata()).empty()) {
     return {};
   }
   return store_->set_custom_metadata(setup_.root_metadata);
@@ -158,7 +158,7 @@ Result<RootMetadata> CheckpointManager::Impl::metadata() {
   {
     const std::scoped_lock lock(state_mutex_);
     STEPSTONE_TRY(check_open());
-    json = store_->custom_metadata();
+    json = STEPSTONE_TRY(store_->custom_metadata());
   }
   if (json.empty()) json = setup_.root_metadata;
   return RootMetadata{STEPSTONE_TRY(parsed(json, "metadata of the run"))};

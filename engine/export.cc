@@ -19,9 +19,12 @@ constexpr std::size_t kKnownChunksMax = std::size_t{1} << 20;
 
 class Exporter {
  public:
-  Exporter(std::vector<std::shared_ptr<const StepReader>> steps, unsigned thread_count,
-           const ExportOptions& options)
-      : steps_(std::move(steps)), options_(options), read_ahead_(thread_count) {
+  Exporter(std::vector<std::shared_ptr<const StepReader>> steps, std::string store_metadata,
+           unsigned thread_count, const ExportOptions& options)
+      : steps_(std::move(steps)),
+        store_metadata_(std::move(store_metadata)),
+        options_(options),
+        read_ahead_(thread_count) {
     for (const auto& step : steps_) total_bytes_ += step->record().size_bytes;
   }
 
@@ -49,7 +52,8 @@ class Exporter {
                                      .started_unix_ns = record.started_unix_ns,
                                      .committed_unix_ns = record.committed_unix_ns,
                                      .metrics = record.metrics,
-                                     .custom_metadata = record.custom_metadata}));
+                                     .custom_metadata = record.custom_metadata,
+                                     .store_metadata = is_last ? store_metadata_ : ""}));
     bool is_empty = true;
     for (const ItemSummary& summary : record.items) {
       std::uint64_t done_bytes = 0;
@@ -120,6 +124,7 @@ class Exporter {
   }
 
   std::vector<std::shared_ptr<const StepReader>> steps_;
+  const std::string store_metadata_;
   const ExportOptions& options_;
   ReadAhead read_ahead_;
   ChunkHashes known_;    // Of chunks of earlier steps, which the writer does not ask for again.
@@ -139,7 +144,9 @@ Result<ExportCounters> Store::export_steps(const std::filesystem::path& file,
   }
   const std::shared_ptr<rocksdb::FileSystem> file_system =
       options.file_system ? options.file_system : rocksdb::FileSystem::Default();
-  return Exporter(std::move(steps), content_->thread_count(), options).run(*file_system, file);
+  std::string metadata = STEPSTONE_TRY(custom_metadata());
+  return Exporter(std::move(steps), std::move(metadata), content_->thread_count(), options)
+      .run(*file_system, file);
 }
 
 }  // namespace stepstone

@@ -137,6 +137,10 @@ Result<ImportCounters> Store::import_steps(const Store& from, const ImportOption
     progress.end_step(size_bytes);
     step.reset();  // It may be collected now.
   }
+  const std::string metadata = STEPSTONE_TRY(from.custom_metadata());
+  if (!metadata.empty() && STEPSTONE_TRY(custom_metadata()).empty()) {
+    STEPSTONE_TRY(set_custom_metadata(metadata));
+  }
   return counters;
 }
 

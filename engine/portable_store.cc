@@ -74,6 +74,11 @@ Result<std::optional<StepRecord>> PortableStore::find_step(std::uint64_t step) {
   return *std::move(record);
 }
 
+Result<std::string> PortableStore::custom_metadata() {
+  if (steps_.empty()) return std::string();
+  return STEPSTONE_TRY(find_step(steps_.back())).value().store_metadata;
+}
+
 Result<std::unique_ptr<StepContent>> PortableStore::open_step(std::uint64_t step) {
   std::optional<StepRecord> record = STEPSTONE_TRY(find_step(step));
   if (!record) return nullptr;

@@ -33,7 +33,8 @@ class PortableStore final : public StoreContent,
   std::vector<SaveId> saves() const override;
   Result<std::optional<StepRecord>> find_step(std::uint64_t step) override;
   Result<std::unique_ptr<StepContent>> open_step(std::uint64_t step) override;
-  std::string custom_metadata() override { return {}; }
+  Result<std::string> custom_metadata() override;
+  std::string preservation_policy() override { return {}; }
   Result<VerifyReport> verify(const VerifyOptions& options) override;
   Result<void> check_whole() override;
   Result<StoreUsage> usage() override;

@@ -342,6 +342,7 @@ Result<StepRecord> DatabaseStepSaver::commit(const ChooseRetired& choose_retired
   StoreImpl::Addition addition;
   addition.record = step_record();
   addition.overwrite = options_.overwrite;
+  addition.preservation_policy = options_.preservation_policy;
   const bool is_small =
       replacement_ == nullptr &&
       size_bytes_ + kRecordSizeEstimateBytes * leaves_.size() <= kSmallStepSizeBytes;

@@ -99,8 +99,12 @@ std::vector<SaveId> Store::saves() const {
   return content_ == nullptr ? std::vector<SaveId>() : content_->saves();
 }
 
-std::string Store::custom_metadata() const {
+Result<std::string> Store::custom_metadata() const {
   return content_ == nullptr ? std::string() : content_->custom_metadata();
+}
+
+std::string Store::preservation_policy() const {
+  return content_ == nullptr ? std::string() : content_->preservation_policy();
 }
 
 Result<std::shared_ptr<StoreImpl>> Store::writable() const {

@@ -67,8 +67,11 @@ struct SaveOptions {
   // Damage to what is shared is damage to all that share it.
   bool share = true;
   Compression compression = Compression::kAuto;
-  std::string metrics;                            // JSON text, or empty.
-  std::string custom_metadata;                    // JSON text, or empty.
+  std::string metrics;          // JSON text, or empty.
+  std::string custom_metadata;  // JSON text, or empty.
+  // JSON text: the rule by which whoever saves keeps steps, which the store holds for those who
+  // look at it, from this commit on. nullopt: what it holds stays.
+  std::optional<std::string> preservation_policy;
   std::optional<std::int64_t> started_unix_ns;    // To be recorded; nullopt: now.
   std::optional<std::int64_t> committed_unix_ns;  // The same; nullopt: when it is committed.
 };
@@ -191,11 +194,14 @@ class Store {
                                       const ExportOptions& options) const;
   Result<ImportCounters> import_steps(const Store& from, const ImportOptions& options);
 
-  // JSON text about the store as a whole, empty until it is set. A portable file has none.
-  std::string custom_metadata() const;
+  // JSON text about the store as a whole, empty until it is set. Copies take it along. kCorrupt,
+  // kIo: of a portable file, whose newest step has it.
+  Result<std::string> custom_metadata() const;
   // Sets it, durably. kLimit: over limits::kStoreMetadataSizeBytesMax. kReadOnly, kClosed, kIo,
   // kNoSpace.
   Result<void> set_custom_metadata(const std::string& json);
+  // SaveOptions::preservation_policy as it was given last; empty: never, or in a portable file.
+  std::string preservation_policy() const;
 
   // Encodes what the step holds unencoded, and refers to what the step before has: a new save of
   // the same step takes its place in one commit, if that is smaller. What is read from the step,

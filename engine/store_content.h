@@ -54,7 +54,8 @@ class StoreContent {
   virtual Result<std::optional<StepRecord>> find_step(std::uint64_t step) = 0;
   // Null: there is no such step.
   virtual Result<std::unique_ptr<StepContent>> open_step(std::uint64_t step) = 0;
-  virtual std::string custom_metadata() = 0;
+  virtual Result<std::string> custom_metadata() = 0;
+  virtual std::string preservation_policy() = 0;
   virtual Result<VerifyReport> verify(const VerifyOptions& options) = 0;
   // What no leaf shows, such as bytes that belong to nothing, where there can be such damage.
   virtual Result<void> check_whole() = 0;

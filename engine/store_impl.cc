@@ -614,9 +614,14 @@ Result<StepRecord> StoreImpl::commit(Addition* addition, const ChooseRetired& ch
   return record;
 }
 
-std::string StoreImpl::custom_metadata() {
+Result<std::string> StoreImpl::custom_metadata() {
   const std::scoped_lock lock(commit_mutex_);
   return store_record_.custom_metadata;
+}
+
+std::string StoreImpl::preservation_policy() {
+  const std::scoped_lock lock(commit_mutex_);
+  return store_record_.preservation_policy;
 }
 
 Result<void> StoreImpl::set_custom_metadata(const std::string& json) {
@@ -641,6 +646,7 @@ Result<StepRecord> StoreImpl::commit_locked(Addition* addition,
   if (addition != nullptr) {
     StepRecord record = addition->record;
     const std::uint64_t step = record.save.step;
+    if (addition->preservation_policy) next.preservation_policy = *addition->preservation_policy;
     const std::optional<VisibleStep> old = registry_->find(step);
     if (old && !addition->overwrite) {
       return fail(ErrorCode::kAlreadyExists, fmt::format("step {} exists already", step));

@@ -74,6 +74,7 @@ class StoreImpl final : public StoreContent, public std::enable_shared_from_this
     bool overwrite = false;
     // The save whose content this is. kBusy: the step is not that save any more.
     std::optional<SaveId> replaced;
+    std::optional<std::string> preservation_policy;  // SaveOptions has it.
   };
   // The one place where steps appear and disappear: ingests, then one synced batch, then HEAD.
   // `retire` are steps to hide; those that are not there are ignored. Returns the record as it was
@@ -83,7 +84,8 @@ class StoreImpl final : public StoreContent, public std::enable_shared_from_this
   // The same; `choose` is asked under the lock.
   Result<StepRecord> commit(Addition* addition, const ChooseRetired& choose);
 
-  std::string custom_metadata() override;
+  Result<std::string> custom_metadata() override;
+  std::string preservation_policy() override;
   Result<void> set_custom_metadata(const std::string& json);
 
   // Whether a process that writes to this store, which is open read-only here, has committed or

@@ -105,7 +105,8 @@ struct ImportCounters {
 };
 
 // Store::import_steps: each step is committed by itself, in ascending order, with the metrics,
-// metadata and times of the original. Without a list of steps, a portable file has to be whole,
+// metadata and times of the original; a store that has no custom metadata gets those of the
+// original at the end. Without a list of steps, a portable file has to be whole,
 // down to bytes that belong to nothing; its chunks are checked as they are copied. After an error
 // the steps before it are there, and nothing of the one that it names; with Existing::kSkip the
 // same call goes on from there. `from` may be this store, with as_step.

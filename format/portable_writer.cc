@@ -192,6 +192,9 @@ Result<void> PortableWriter::Impl::begin_step(PortableStepInfo step) {
   STEPSTONE_TRY_CONTEXT(check_text(step.metrics, "metrics", limits::kMetadataSizeBytesMax), name);
   STEPSTONE_TRY_CONTEXT(
       check_text(step.custom_metadata, "custom metadata", limits::kMetadataSizeBytesMax), name);
+  STEPSTONE_TRY_CONTEXT(
+      check_text(step.store_metadata, "metadata of the store", limits::kStoreMetadataSizeBytesMax),
+      name);
   step_.emplace();
   step_->info = std::move(step);
   return {};
@@ -447,6 +450,7 @@ Result<void> PortableWriter::Impl::write_step() {
   record.items = std::move(step_->items);
   record.metrics = std::move(step_->info.metrics);
   record.custom_metadata = std::move(step_->info.custom_metadata);
+  record.store_metadata = std::move(step_->info.store_metadata);
   std::string key = step_record_key(record.save.step);
   const std::string encoded = STEPSTONE_TRY(encode(record, key));
   STEPSTONE_TRY(index_.add(portable::Tree::kSteps, std::move(key), encoded));

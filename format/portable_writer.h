@@ -60,6 +60,7 @@ struct PortableStepInfo {
   std::int64_t committed_unix_ns = 0;
   std::string metrics;          // JSON text, or empty.
   std::string custom_metadata;  // JSON text, or empty.
+  std::string store_metadata;   // That of the store as a whole; readers look at the last step's.
 };
 
 struct PortableItemInfo {

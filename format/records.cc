@@ -173,15 +173,17 @@ Result<void> check_leaf(const LeafRecord& record) {
   return check_bases(record);
 }
 
+Result<void> check_store_text(std::string_view text, const char* what) {
+  if (text.size() <= limits::kStoreMetadataSizeBytesMax) return {};
+  return fail(ErrorCode::kLimit, what + (" of " + std::to_string(text.size())) +
+                                     " bytes, over the limit of " +
+                                     std::to_string(limits::kStoreMetadataSizeBytesMax));
+}
+
 Result<void> check_store(const StoreRecord& record) {
   if (record.newest_step > limits::kStepMax) return corrupt("store record: impossible step");
-  if (record.custom_metadata.size() > limits::kStoreMetadataSizeBytesMax) {
-    return fail(ErrorCode::kLimit, "store record: custom metadata of " +
-                                       std::to_string(record.custom_metadata.size()) +
-                                       " bytes, over the limit of " +
-                                       std::to_string(limits::kStoreMetadataSizeBytesMax));
-  }
-  return {};
+  STEPSTONE_TRY(check_store_text(record.custom_metadata, "store record: custom metadata"));
+  return check_store_text(record.preservation_policy, "store record: preservation policy");
 }
 
 Result<void> check_step(const StepRecord& record, std::string_view key) {
@@ -225,7 +227,8 @@ Result<void> check_step(const StepRecord& record, std::string_view key) {
     }
   }
   STEPSTONE_TRY(check_metadata_size(record.metrics, "metrics"));
-  return check_metadata_size(record.custom_metadata, "custom metadata");
+  STEPSTONE_TRY(check_metadata_size(record.custom_metadata, "custom metadata"));
+  return check_store_text(record.store_metadata, "step record: metadata of the store");
 }
 
 // Counts the leaves of a structure while checking it.
@@ -322,6 +325,7 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
   const schema::Hash digest = to_schema(record.steps_digest);
   const schema::Hash newest_hash = to_schema(record.newest_step_hash);
   const auto custom_metadata = create_text(builder, record.custom_metadata);
+  const auto preservation_policy = create_text(builder, record.preservation_policy);
   schema::StoreRecordBuilder table(builder);
   table.add_header(header);
   table.add_store_id(&store_id);
@@ -333,6 +337,7 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
   table.add_newest_step_hash(&newest_hash);
   table.add_next_generation(record.next_generation);
   table.add_custom_metadata(custom_metadata);
+  table.add_preservation_policy(preservation_policy);
   schema::FinishStoreRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -350,6 +355,7 @@ Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view
   record.newest_step_hash = from_schema(table->newest_step_hash());
   record.next_generation = table->next_generation();
   record.custom_metadata = view(table->custom_metadata());
+  record.preservation_policy = view(table->preservation_policy());
   STEPSTONE_TRY(check_store(record));
   return record;
 }
@@ -380,6 +386,7 @@ Result<std::string> encode(const StepRecord& record, std::string_view key) {
   }
   const auto metrics = create_text(builder, record.metrics);
   const auto custom_metadata = create_text(builder, record.custom_metadata);
+  const auto store_metadata = create_text(builder, record.store_metadata);
   const schema::Hash previous_hash = to_schema(record.previous_hash);
   schema::StepRecordBuilder table(builder);
   table.add_header(header);
@@ -396,6 +403,7 @@ Result<std::string> encode(const StepRecord& record, std::string_view key) {
   table.add_metrics(metrics);
   table.add_custom_metadata(custom_metadata);
   table.add_origin_saves(origin_saves);
+  table.add_store_metadata(store_metadata);
   schema::FinishStepRecordBuffer(builder, table.Finish());
   return checked_size(sealed(builder));
 }
@@ -437,6 +445,7 @@ Result<StepRecord> decode_step_record(std::string_view bytes, std::string_view k
   }
   record.metrics = view(table->metrics());
   record.custom_metadata = view(table->custom_metadata());
+  record.store_metadata = view(table->store_metadata());
   STEPSTONE_TRY(check_step(record, key).map_error(as_damage_error));
   return record;
 }

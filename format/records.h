@@ -39,7 +39,8 @@ struct StoreRecord {
   std::uint64_t newest_step = 0;
   Hash128 newest_step_hash;
   std::uint32_t next_generation = 1;
-  std::string custom_metadata;  // JSON text, or empty.
+  std::string custom_metadata;      // JSON text, or empty.
+  std::string preservation_policy;  // JSON text, or empty: by which rule steps are kept.
 
   bool operator==(const StoreRecord&) const = default;
 };
@@ -76,6 +77,7 @@ struct StepRecord {
   std::string metrics;               // JSON text, or empty.
   std::string custom_metadata;       // JSON text, or empty.
   std::vector<SaveId> origin_saves;  // Other saves that hold chunks of this step, ascending.
+  std::string store_metadata;        // Of the highest step in a portable file; JSON text, or empty.
 
   bool operator==(const StepRecord&) const = default;
 };

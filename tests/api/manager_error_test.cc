@@ -51,7 +51,7 @@ class ManagerErrorTest : public ::testing::Test {
     OpenOptions options;
     options.read_only = true;
     const auto store = *SharedStore::open(path, options);
-    State state{{}, store->custom_metadata()};
+    State state{{}, *store->custom_metadata()};
     for (const std::uint64_t step : store->steps()) {
       state.records.push_back(*store->step_record(step));
     }

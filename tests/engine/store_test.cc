@@ -618,19 +618,38 @@ TEST_F(StoreTest, WhatACommitRetiresMayBeChosenWithinIt) {
 
 TEST_F(StoreTest, TheStoreHasMetadataOfItsOwn) {
   auto store = open();
-  EXPECT_EQ(store->custom_metadata(), "");
+  EXPECT_EQ(*store->custom_metadata(), "");
   ASSERT_TRUE(store->set_custom_metadata(R"({"a":1})"));
   ASSERT_TRUE(save_arrays(*store, 1, 1, kSmall));
   const auto too_large =
       store->set_custom_metadata(std::string(limits::kStoreMetadataSizeBytesMax + 1, ' '));
   ASSERT_FALSE(too_large);
   EXPECT_EQ(too_large.error().code, ErrorCode::kLimit);
-  EXPECT_EQ(store->custom_metadata(), R"({"a":1})");
+  EXPECT_EQ(*store->custom_metadata(), R"({"a":1})");
   ASSERT_TRUE(save_arrays(*store, 2, 1, kSmall)) << "the store still works";
   ASSERT_TRUE(store->close());
   store = open({.read_only = true});
-  EXPECT_EQ(store->custom_metadata(), R"({"a":1})");
+  EXPECT_EQ(*store->custom_metadata(), R"({"a":1})");
   EXPECT_EQ(store->set_custom_metadata("{}").error().code, ErrorCode::kReadOnly);
+}
+
+TEST_F(StoreTest, TheStoreHoldsByWhichRuleItIsKept) {
+  auto store = open();
+  EXPECT_EQ(store->preservation_policy(), "");
+  ASSERT_TRUE(save_arrays(*store, 1, 1, kSmall, {.preservation_policy = "[1]"}));
+  EXPECT_EQ(store->preservation_policy(), "[1]");
+  ASSERT_TRUE(save_arrays(*store, 2, 1, kSmall)) << "of somebody who says nothing of it";
+  ASSERT_TRUE(store->set_custom_metadata("{}"));
+  EXPECT_EQ(store->preservation_policy(), "[1]");
+  const auto too_large = save_arrays(
+      *store, 3, 1, kSmall,
+      {.preservation_policy = std::string(limits::kStoreMetadataSizeBytesMax + 1, ' ')});
+  ASSERT_FALSE(too_large);
+  EXPECT_EQ(too_large.error().code, ErrorCode::kLimit);
+  EXPECT_THAT(store->steps(), ElementsAre(1, 2));
+  ASSERT_TRUE(save_arrays(*store, 3, 1, kLarge, {.preservation_policy = "[2]"}));
+  ASSERT_TRUE(store->close());
+  EXPECT_EQ(open({.read_only = true})->preservation_policy(), "[2]");
 }
 
 // More steps than RocksDB opens files for by itself, and a writer that deletes them all.

@@ -79,6 +79,30 @@ TEST_F(TransferTest, StepsGoIntoAFileAndBackWithAllThatBelongsToThem) {
   }
 }
 
+TEST_F(TransferTest, MetadataOfTheStoreGoAlong) {
+  const auto store = open("run");
+  for (std::uint64_t step = 1; step <= 3; ++step) {
+    ASSERT_TRUE(save_arrays(*store, step, 1, kTransferSizes));
+  }
+  ASSERT_TRUE(store->set_custom_metadata(R"({"run":7})"));
+  ASSERT_TRUE(store->export_steps(path("a.stone"), {.steps = {{1, 2}}}));
+  const auto file = open("a.stone");
+  EXPECT_EQ(*file->custom_metadata(), R"({"run":7})");
+  EXPECT_EQ(file->step_record(1)->store_metadata, "");
+  ASSERT_TRUE(file->export_steps(path("b.stone"), {.steps = {{1}}}));
+  EXPECT_EQ(*open("b.stone")->custom_metadata(), R"({"run":7})");
+
+  const auto other = open("other");
+  ASSERT_TRUE(other->import_steps(*file, {.steps = {{1}}}));
+  EXPECT_EQ(*other->custom_metadata(), R"({"run":7})");
+  EXPECT_EQ(other->step_record(1)->store_metadata, "") << "it is the store that has them";
+  // What a store says of itself stays.
+  const auto third = open("third");
+  ASSERT_TRUE(third->set_custom_metadata("{}"));
+  ASSERT_TRUE(third->import_steps(*store, {}));
+  EXPECT_EQ(*third->custom_metadata(), "{}");
+}
+
 TEST_F(TransferTest, AFileIsTheSameWhicheverStoreOrFileItIsExportedFrom) {
   const auto store = open("run");
   ASSERT_TRUE(save_arrays(*store, 5, 1, kTransferSizes));

@@ -151,14 +151,17 @@ struct StoreFields {
   HeaderFields header = {.key = store_record_key()};
   std::uint64_t newest_step = 5;
   std::string custom_metadata = "{}";
+  std::string preservation_policy = "{}";
 
   std::string build() const {
     FlatBufferBuilder builder;
     const auto header_offset = header.build(builder);
     const auto metadata_offset = builder.CreateString(custom_metadata);
+    const auto policy_offset = builder.CreateString(preservation_policy);
     const schema::Hash id(1, 2);
-    builder.Finish(schema::CreateStoreRecord(builder, header_offset, &id, 0, 0, 0, nullptr,
-                                             newest_step, nullptr, 1, metadata_offset),
+    builder.Finish(
+        schema::CreateStoreRecord(builder, header_offset, &id, 0, 0, 0, nullptr, newest_step,
+                                  nullptr, 1, metadata_offset, policy_offset),
                    schema::StoreRecordIdentifier());
     return sealed(builder);
   }
@@ -628,11 +631,16 @@ TEST(HostileStoreRecord, IsRefused) {
   expect_refused<StoreFields>({
       {"a step over the limit", [](auto& f) { f.newest_step = std::uint64_t{1} << 63; }},
   });
-  StoreFields fields;
-  fields.custom_metadata.assign(limits::kStoreMetadataSizeBytesMax + 1, ' ');
-  const auto decoded = fields.decode();
-  ASSERT_FALSE(decoded);
-  EXPECT_EQ(decoded.error().code, ErrorCode::kLimit);
+  for (std::string StoreFields::*text :
+       {&StoreFields::custom_metadata, &StoreFields::preservation_policy}) {
+    StoreFields fields;
+    (fields.*text).assign(limits::kStoreMetadataSizeBytesMax, ' ');
+    EXPECT_TRUE(fields.decode());
+    (fields.*text) += ' ';
+    const auto decoded = fields.decode();
+    ASSERT_FALSE(decoded);
+    EXPECT_EQ(decoded.error().code, ErrorCode::kLimit);
+  }
 }
 
 // A mebibyte of offsets that all lead to one long name: copied for each, that would be gigabytes.

@@ -33,7 +33,8 @@ StoreRecord random_store(Random& random) {
           .newest_step = random_number(random) & limits::kStepMax,
           .newest_step_hash = random_hash(random),
           .next_generation = static_cast<std::uint32_t>(random_number(random)),
-          .custom_metadata = random_json(random)};
+          .custom_metadata = random_json(random),
+          .preservation_policy = random_json(random)};
 }
 
 StepRecord random_step(Random& random) {
@@ -65,6 +66,7 @@ StepRecord random_step(Random& random) {
                      record.items.end());
   record.metrics = random_json(random);
   record.custom_metadata = random_json(random);
+  record.store_metadata = random_json(random);
   std::set<SaveId> origins;
   for (std::uint64_t count = random.below(4); count > 0; --count) {
     origins.insert({random_number(random) & limits::kStepMax,
