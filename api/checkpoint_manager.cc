@@ -71,6 +71,10 @@ Result<void> CheckpointManager::check_for_errors() { return impl_->check_for_err
 
 bool CheckpointManager::is_saving_in_progress() const { return impl_->is_saving_in_progress(); }
 
+std::vector<CheckpointInfo> CheckpointManager::saves_in_progress() const {
+  return impl_->saves_in_progress();
+}
+
 Result<AnyValue> CheckpointManager::restore_any(std::optional<std::uint64_t> step,
                                                 const args::CheckpointArgs& args) {
   return guarded([&] { return impl_->restore(step, args); }, "restore");

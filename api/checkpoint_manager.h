@@ -85,6 +85,9 @@ class CheckpointManager {
   // The same without waiting: the error of a save that has failed, once.
   Result<void> check_for_errors();
   bool is_saving_in_progress() const;
+  // Of the saves in the background, in the order in which they become durable; the first may be
+  // durable already.
+  std::vector<CheckpointInfo> saves_in_progress() const;
 
   // `step` nullopt: the newest. With args::Composite, the items that it names (with the arguments
   // that it has for each, or as they were saved), or all, where it is empty; with the arguments of

@@ -40,6 +40,7 @@ class CheckpointManager::Impl {
   Result<void> wait_until_finished(SaveQueue::Timeout timeout);
   Result<void> check_for_errors() { return queue_.take_error(); }
   bool is_saving_in_progress() const { return !queue_.is_empty(); }
+  std::vector<CheckpointInfo> saves_in_progress() const { return queue_.saves(); }
 
   Result<AnyValue> restore(std::optional<std::uint64_t> step, const args::CheckpointArgs& args);
   Result<HeldStep> hold(std::optional<std::uint64_t> step) {

@@ -305,6 +305,7 @@ void bind_manager(nb::module_& module) {
       .def("check_for_errors", [](const Manager& self) { value_of(self.get().check_for_errors()); })
       .def("is_saving_in_progress",
            [](const Manager& self) { return self.get().is_saving_in_progress(); })
+      .def("saves_in_progress", [](const Manager& self) { return self.get().saves_in_progress(); })
       .def("last_save_statistics",
            [](const Manager& self) { return self.get().last_save_statistics(); })
       .def("close", &Manager::close);

@@ -226,8 +226,13 @@ class ReadingManager(AbstractCheckpointManager):
         manager = self._manager
         if manager is None:  # Closed, or not there yet. Reading works all the same.
             return _held.open_step(self._directory, step)
-        if is_for_metadata and not self._shown.is_pending(step):
-            return manager.hold_committed(step)
+        if is_for_metadata and not self._shown.is_pending(manager, step):
+            try:
+                return manager.hold_committed(step)
+            except NotFoundError:
+                with self._policy_errors():
+                    manager.check_for_errors()  # Why it is not there, if it was to be saved.
+                raise
         try:
             return manager.hold(step)
         except NotFoundError:

@@ -7,7 +7,6 @@ what its commit will retire as gone. So programs see what they see with Orbax, w
 from __future__ import annotations
 
 import math
-import threading
 import time
 from typing import Any
 
@@ -29,23 +28,13 @@ class ShownSteps:
     def __init__(self, options: CheckpointManagerOptions) -> None:
         self._options = options
         self._policy = options.preservation_to_native(Guard(), if_native=True)
-        self._lock = threading.Lock()
-        # In the order of the saves: the metrics of what is perhaps not durable yet.
-        self._pending: dict[int, _native.CheckpointInfo] = {}
         self._infos: dict[int, _native.CheckpointInfo] = {}
         self._last: list[int] = []
         self._last_best: int | None = None
 
-    def add_pending(self, step: int, metrics_text: str | None) -> None:
-        """A save in the background has begun."""
-        metrics = None if metrics_text is None else _json.loads(metrics_text)
-        with self._lock:
-            self._pending[step] = _native.CheckpointInfo(step, time.time_ns(), metrics)
-
-    def is_pending(self, step: int | None) -> bool:
+    def is_pending(self, manager: _native.Manager, step: int | None) -> bool:
         """Whether the step may be on its way."""
-        with self._lock:
-            return step in self._pending
+        return any(info.step == step for info in manager.saves_in_progress())
 
     def remember(self, manager: _native.Manager) -> None:
         """What to show from now on, as the manager is about to be closed."""
@@ -55,9 +44,7 @@ class ShownSteps:
         """All steps, ascending."""
         if manager is None:
             return list(self._last)
-        awaited = self._awaited(manager)
-        committed = manager.all_steps()
-        awaited = {step: info for step, info in awaited.items() if step not in committed}
+        awaited, committed = self._awaited_and_committed(manager)
         if not awaited:
             return committed
         if self._policy is None:
@@ -68,7 +55,7 @@ class ShownSteps:
         """The newest step."""
         if manager is None:
             return max(self._last, default=None)
-        awaited = self._awaited(manager)
+        awaited = [info.step for info in manager.saves_in_progress()]
         latest = manager.latest_step()
         return max(awaited, default=None) if latest is None else max(latest, *awaited, latest)
 
@@ -79,7 +66,7 @@ class ShownSteps:
         rank = self._options.ranking_fn()
         if rank is None:
             return self.latest(manager)
-        candidates = {step: info.metrics for step, info in self._awaited(manager).items()}
+        candidates = {info.step: info.metrics for info in manager.saves_in_progress()}
         best = manager.best_step()
         if best is not None:
             candidates.setdefault(best, self.metrics(manager, best))
@@ -94,28 +81,29 @@ class ShownSteps:
 
     def metrics(self, manager: _native.Manager, step: int) -> Any:
         """The metrics of a step; None: it has none, or is not there."""
-        pending = self._awaited(manager).get(step)
-        if pending is not None:
-            return pending.metrics
+        for info in reversed(manager.saves_in_progress()):
+            if info.step == step:
+                return info.metrics
         try:
             text = manager.metrics(step)
         except NotFoundError:
             return None
         return None if text is None else _json.loads(text)
 
-    def _awaited(self, manager: _native.Manager) -> dict[int, _native.CheckpointInfo]:
-        """What is on its way, and perhaps durable by now; to be asked before the durable steps."""
-        with self._lock:
-            if not self._pending:
-                return {}
-            pending = dict(self._pending)
-        if manager.is_saving_in_progress():
-            return pending
-        with self._lock:
-            for step, info in pending.items():
-                if self._pending.get(step) is info:
-                    del self._pending[step]
-        return {}
+    def _awaited_and_committed(
+        self, manager: _native.Manager
+    ) -> tuple[dict[int, _native.CheckpointInfo], list[int]]:
+        """What is on its way, in the order of the saves, and what is durable, at one time."""
+        saves = manager.saves_in_progress()
+        while True:
+            committed = manager.all_steps()
+            later = manager.saves_in_progress()
+            # All but the first were not durable while none of them left: they end one by one.
+            if [(info.step, info.time_ns) for info in saves] == [
+                (info.step, info.time_ns) for info in later
+            ]:
+                return {info.step: info for info in saves if info.step not in committed}, committed
+            saves = later
 
     def _after_commits(
         self,

@@ -215,8 +215,6 @@ class CheckpointManager(ReadingManager):
             )
         if is_saved:
             self._settle(is_single)
-            if self._is_async:
-                self._shown.add_pending(number, metrics_json)
             report(manager.reached_preemption(number))
         return is_saved
 
