@@ -2,17 +2,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace stepstone {
 
-MetricFunction metric(std::string path) {
-  return [path = std::move(path)](const Tree& metrics) -> std::optional<double> {
+namespace {
+
+struct MetricAtPath {
+  std::string path;
+
+  std::optional<double> operator()(const Tree& metrics) const {
     const Tree* const value = metrics.find(path);
     if (value == nullptr) return std::nullopt;
     if (const auto* number = value->get_if<double>()) return *number;
     if (const auto* number = value->get_if<std::int64_t>()) return static_cast<double>(*number);
     return std::nullopt;
-  };
+  }
+};
+
+}  // namespace
+
+MetricFunction metric(std::string path) { return MetricAtPath{std::move(path)}; }
+
+std::optional<std::string> metric_path(const MetricFunction& function) {
+  const auto* const known = function.target<MetricAtPath>();
+  if (known == nullptr) return std::nullopt;
+  return known->path;
 }
 
 std::vector<std::size_t> ranked_by_metric(std::span<const CheckpointInfo> checkpoints,
@@ -53,6 +68,18 @@ std::vector<bool> BestN::should_preserve(std::span<const CheckpointInfo> checkpo
   }
   if (options_.keep_newest) kept.back() = true;
   return kept;
+}
+
+Tree BestN::description() const {
+  std::string path = metric_path(get_metric_).value_or(options_.metric_path);
+  constexpr auto kMax = std::uint64_t{std::numeric_limits<std::int64_t>::max()};
+  return Tree::dict(
+      {{"policy", "BestN"},
+       {"n", options_.n ? Tree(static_cast<std::int64_t>(std::min(*options_.n, kMax))) : Tree()},
+       {"reverse", options_.reverse},
+       {"keep_checkpoints_without_metrics", options_.keep_checkpoints_without_metrics},
+       {"keep_newest", options_.keep_newest},
+       {"metric", path.empty() ? Tree() : Tree(std::move(path))}});
 }
 
 Result<void> BestN::check() const {

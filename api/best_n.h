@@ -17,6 +17,8 @@ namespace stepstone {
 using MetricFunction = std::function<std::optional<double>(const Tree& metrics)>;
 // The number at a path of the metrics: metric("loss").
 MetricFunction metric(std::string path);
+// Of what metric() gave; nullopt: of another function, which may do anything.
+std::optional<std::string> metric_path(const MetricFunction& function);
 
 struct BestNOptions {
   bool reverse = false;                           // The lowest are the best.
@@ -25,15 +27,19 @@ struct BestNOptions {
   bool keep_checkpoints_without_metrics = true;
   // The highest step, on top of the n: a run that is continued from there must find it.
   bool keep_newest = true;
+  // What another function than that of metric() reads, to be told to those who look at the store;
+  // empty: unknown.
+  std::string metric_path = {};
 };
 
 // The n best, the later of two equals. NaN is worse than any number.
 class BestN : public PreservationPolicy {
  public:
   explicit BestN(MetricFunction get_metric, BestNOptions options = {})
-      : get_metric_(std::move(get_metric)), options_(options) {}
+      : get_metric_(std::move(get_metric)), options_(std::move(options)) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
   Result<void> check() const override;
 
  private:

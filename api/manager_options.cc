@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "api/json.h"
+#include "api/preservation_text.h"
 
 namespace stepstone {
 namespace {
@@ -40,18 +41,6 @@ std::shared_ptr<const SaveDecisionPolicy> save_policy_of(const CheckpointManager
                            std::make_shared<SpecificStepsPolicy>(options.save_on_steps), preemption,
                            std::make_shared<InitialSavePolicy>()});
 }
-
-// A run is continued from its newest step, which LatestN lets go where only one may be kept and an
-// earlier one is filled in.
-class Newest : public PreservationPolicy {
- public:
-  std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
-                                    const PreservationContext& /*context*/) const override {
-    std::vector<bool> kept(checkpoints.size());
-    if (!kept.empty()) kept.back() = true;
-    return kept;
-  }
-};
 
 std::shared_ptr<const PreservationPolicy> preservation_policy_of(
     const CheckpointManagerOptions& options) {
@@ -148,7 +137,7 @@ Result<HandlerRegistry> registry_of(const ManagerItems& items) {
 
 // The user's function may throw; that says no more than that it knows no number.
 MetricFunction guarded(MetricFunction function) {
-  if (!function) return nullptr;
+  if (!function || metric_path(function)) return function;
   return [function = std::move(function)](const Tree& metrics) -> std::optional<double> {
     try {
       return function(metrics);
@@ -184,6 +173,7 @@ Result<ManagerSetup> set_up(const CheckpointManagerOptions& options, const Manag
   if (setup.preservation_policy != nullptr) {
     STEPSTONE_TRY_CONTEXT(setup.preservation_policy->check(), "preservation_policy");
   }
+  setup.preservation_text = to_text(setup.preservation_policy.get());
   setup.step_names = options.step_name_format;
   if (setup.step_names == nullptr) {
     setup.step_names = STEPSTONE_TRY(

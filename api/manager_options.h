@@ -13,6 +13,7 @@ struct ManagerSetup {
   CheckpointManagerOptions options;
   std::shared_ptr<const SaveDecisionPolicy> save_policy;
   std::shared_ptr<const PreservationPolicy> preservation_policy;  // Null: everything is kept.
+  std::string preservation_text;                                  // The same as JSON.
   MetricFunction best_fn;  // Null, or one that does not throw.
   std::shared_ptr<const StepNameFormat> step_names;
   HandlerRegistry registry;

@@ -118,6 +118,7 @@ Result<std::shared_ptr<CheckpointManager::Impl::Save>> CheckpointManager::Impl::
                                               .compression = options_.storage.compression,
                                               .metrics = std::move(metrics),
                                               .custom_metadata = std::move(custom_metadata),
+                                              .preservation_policy = setup_.preservation_text,
                                               .started_unix_ns = unix_ns(save->info.time)}));
   if (options_.progress) save->writer->on_progress(options_.progress);
   STEPSTONE_TRY(save->plan->put(*save->writer));

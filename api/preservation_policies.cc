@@ -1,6 +1,7 @@
 #include "api/preservation_policies.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <string>
@@ -21,6 +22,16 @@ void trim(std::vector<bool>& kept, std::optional<std::uint64_t> count) {
   }
 }
 
+// Steps end where int64 does, so that what is beyond it means the same.
+Tree number_tree(std::uint64_t number) {
+  constexpr auto kMax = std::uint64_t{std::numeric_limits<std::int64_t>::max()};
+  return static_cast<std::int64_t>(std::min(number, kMax));
+}
+
+Tree number_or_none(std::optional<std::uint64_t> number) {
+  return number ? number_tree(*number) : Tree(None{});
+}
+
 Result<void> check_interval(std::uint64_t interval_steps, const char* policy) {
   if (interval_steps != 0) return {};
   return fail(ErrorCode::kInvalidArgument,
@@ -29,10 +40,14 @@ Result<void> check_interval(std::uint64_t interval_steps, const char* policy) {
 
 }  // namespace
 
+Tree PreservationPolicy::description() const { return Tree::dict({{"policy", "custom"}}); }
+
 std::vector<bool> PreserveAll::should_preserve(std::span<const CheckpointInfo> checkpoints,
                                                const PreservationContext& /*context*/) const {
   return std::vector<bool>(checkpoints.size(), true);
 }
+
+Tree PreserveAll::description() const { return Tree::dict({{"policy", "PreserveAll"}}); }
 
 std::vector<bool> LatestN::should_preserve(std::span<const CheckpointInfo> checkpoints,
                                            const PreservationContext& context) const {
@@ -51,6 +66,19 @@ std::vector<bool> LatestN::should_preserve(std::span<const CheckpointInfo> check
   return kept;
 }
 
+Tree LatestN::description() const {
+  return Tree::dict({{"policy", "LatestN"}, {"n", number_or_none(n_)}});
+}
+
+std::vector<bool> Newest::should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                          const PreservationContext& /*context*/) const {
+  std::vector<bool> kept(checkpoints.size());
+  if (!kept.empty()) kept.back() = true;
+  return kept;
+}
+
+Tree Newest::description() const { return Tree::dict({{"policy", "Newest"}}); }
+
 std::vector<bool> EveryNSeconds::should_preserve(std::span<const CheckpointInfo> checkpoints,
                                                  const PreservationContext& /*context*/) const {
   std::vector<std::size_t> by_time(checkpoints.size());
@@ -68,6 +96,11 @@ std::vector<bool> EveryNSeconds::should_preserve(std::span<const CheckpointInfo>
   return kept;
 }
 
+Tree EveryNSeconds::description() const {
+  return Tree::dict(
+      {{"policy", "EveryNSeconds"}, {"interval_ns", std::int64_t{interval_.count()}}});
+}
+
 std::vector<bool> EveryNSteps::should_preserve(std::span<const CheckpointInfo> checkpoints,
                                                const PreservationContext& /*context*/) const {
   std::vector<bool> kept(checkpoints.size());
@@ -81,6 +114,13 @@ std::vector<bool> EveryNSteps::should_preserve(std::span<const CheckpointInfo> c
   }
   trim(kept, options_.max_to_keep);
   return kept;
+}
+
+Tree EveryNSteps::description() const {
+  return Tree::dict({{"policy", "EveryNSteps"},
+                     {"interval_steps", number_tree(interval_steps_)},
+                     {"exact_interval", options_.exact_interval},
+                     {"max_to_keep", number_or_none(options_.max_to_keep)}});
 }
 
 Result<void> EveryNSteps::check() const { return check_interval(interval_steps_, "EveryNSteps"); }
@@ -109,6 +149,12 @@ std::vector<bool> EveryNStepsClosest::should_preserve(
   return kept;
 }
 
+Tree EveryNStepsClosest::description() const {
+  return Tree::dict({{"policy", "EveryNStepsClosest"},
+                     {"interval_steps", number_tree(interval_steps_)},
+                     {"max_to_keep", number_or_none(max_to_keep_)}});
+}
+
 Result<void> EveryNStepsClosest::check() const {
   return check_interval(interval_steps_, "EveryNStepsClosest");
 }
@@ -123,6 +169,12 @@ std::vector<bool> CustomSteps::should_preserve(std::span<const CheckpointInfo> c
   return kept;
 }
 
+Tree CustomSteps::description() const {
+  std::vector<Tree> steps;
+  for (const std::uint64_t step : steps_) steps.push_back(number_tree(step));
+  return Tree::dict({{"policy", "CustomSteps"}, {"steps", Tree::list(std::move(steps))}});
+}
+
 std::vector<bool> LatestDuration::should_preserve(std::span<const CheckpointInfo> checkpoints,
                                                   const PreservationContext& context) const {
   std::vector<bool> kept;
@@ -131,6 +183,11 @@ std::vector<bool> LatestDuration::should_preserve(std::span<const CheckpointInfo
     kept.push_back(context.now - checkpoint.time <= duration_);
   }
   return kept;
+}
+
+Tree LatestDuration::description() const {
+  return Tree::dict(
+      {{"policy", "LatestDuration"}, {"duration_ns", std::int64_t{duration_.count()}}});
 }
 
 std::vector<bool> AnyPreservationPolicy::should_preserve(
@@ -143,6 +200,12 @@ std::vector<bool> AnyPreservationPolicy::should_preserve(
     for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = kept[i] || also_kept[i];
   }
   return kept;
+}
+
+Tree AnyPreservationPolicy::description() const {
+  std::vector<Tree> policies;
+  for (const auto& policy : policies_) policies.push_back(policy->description());
+  return Tree::dict({{"policy", "AnyPreservationPolicy"}, {"policies", Tree::list(policies)}});
 }
 
 Result<void> AnyPreservationPolicy::check() const {

@@ -35,6 +35,9 @@ class PreservationPolicy {
                                             const PreservationContext& context) const = 0;
   // kInvalidArgument: the policy cannot be meant. Asked once, when a manager is opened with it.
   virtual Result<void> check() const { return {}; }
+  // What JSON can hold: {"policy": a name of the kind, and whatever makes it this one}. The store
+  // keeps it, so that others can tell why a step is there. Asked once, as check().
+  virtual Tree description() const;
 };
 
 using PreservationPolicies = std::vector<std::shared_ptr<const PreservationPolicy>>;
@@ -43,6 +46,7 @@ class PreserveAll : public PreservationPolicy {
  public:
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
 };
 
 // The n highest steps; nullopt: all. The step being saved counts as the highest, so that an earlier
@@ -52,9 +56,19 @@ class LatestN : public PreservationPolicy {
   explicit LatestN(std::optional<std::uint64_t> n = std::nullopt) : n_(n) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
 
  private:
   std::optional<std::uint64_t> n_;
+};
+
+// The highest step. A run is continued from there, and LatestN lets it go where only one may be
+// kept and an earlier one is filled in.
+class Newest : public PreservationPolicy {
+ public:
+  std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
+                                    const PreservationContext& context) const override;
+  Tree description() const override;
 };
 
 // In the order of their times: the first, and each that is at least `interval` after the last one
@@ -64,6 +78,7 @@ class EveryNSeconds : public PreservationPolicy {
   explicit EveryNSeconds(std::chrono::nanoseconds interval) : interval_(interval) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
 
  private:
   std::chrono::nanoseconds interval_;
@@ -83,6 +98,7 @@ class EveryNSteps : public PreservationPolicy {
       : interval_steps_(interval_steps), options_(options) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
   Result<void> check() const override;
 
  private:
@@ -100,6 +116,7 @@ class EveryNStepsClosest : public PreservationPolicy {
       : interval_steps_(interval_steps), max_to_keep_(max_to_keep) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
   Result<void> check() const override;
 
  private:
@@ -112,6 +129,7 @@ class CustomSteps : public PreservationPolicy {
   explicit CustomSteps(std::set<std::uint64_t> steps) : steps_(std::move(steps)) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
 
  private:
   std::set<std::uint64_t> steps_;
@@ -123,6 +141,7 @@ class LatestDuration : public PreservationPolicy {
   explicit LatestDuration(std::chrono::nanoseconds duration) : duration_(duration) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
 
  private:
   std::chrono::nanoseconds duration_;
@@ -134,6 +153,7 @@ class AnyPreservationPolicy : public PreservationPolicy {
   explicit AnyPreservationPolicy(PreservationPolicies policies) : policies_(std::move(policies)) {}
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override;
+  Tree description() const override;
   Result<void> check() const override;
 
  private:

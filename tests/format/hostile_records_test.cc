@@ -162,7 +162,7 @@ struct StoreFields {
     builder.Finish(
         schema::CreateStoreRecord(builder, header_offset, &id, 0, 0, 0, nullptr, newest_step,
                                   nullptr, 1, metadata_offset, policy_offset),
-                   schema::StoreRecordIdentifier());
+        schema::StoreRecordIdentifier());
     return sealed(builder);
   }
   auto decode() const { return decode_store_record(build(), header.key); }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import operator
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import stepstone as ocp
+from stepstone import _policies
 from stepstone import checkpoint_managers as policies
 
 ARGS = ocp.args.StandardSave({"a": 1})
@@ -267,6 +270,85 @@ def test_a_best_fn_that_fails_ranks_nothing_and_says_so(
         manager.save(0, args=ARGS, metrics={"los": 1})
         assert manager.best_step() is None
     assert "KeyError: 'loss'" in caplog.text
+
+
+def test_the_newest_survives_a_step_that_is_filled_in(tmp_path: pathlib.Path) -> None:
+    options = ocp.CheckpointManagerOptions(max_to_keep=1)
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        for step in (10, 5):
+            manager.save(step, args=ARGS, force=True)
+        assert manager.all_steps() == [5, 10]
+        manager.wait_until_finished()
+        assert manager.all_steps() == [5, 10]
+        manager.save(11, args=ARGS)
+        manager.wait_until_finished()
+        assert manager.all_steps() == [11]
+
+
+def test_what_is_shown_while_saves_end_is_what_they_leave(tmp_path: pathlib.Path) -> None:
+    all_begun = threading.Event()
+    shown: list[list[int]] = []
+
+    def look() -> None:
+        # The save is durable, and not over.
+        all_begun.wait(60)
+        shown.append(manager.all_steps())
+
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1,
+        async_options=ocp.AsyncOptions(post_finalization_callback=look),
+        async_queue_size_bytes=1 << 20,
+    )
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        for step in range(4):
+            manager.save(step, args=ARGS)
+        assert manager.all_steps() == [3]
+        all_begun.set()
+        manager.wait_until_finished()
+    assert shown == [[3]] * 4
+
+
+def named(metrics: dict[str, float]) -> float:
+    """The loss."""
+    return metrics["loss"]
+
+
+def with_more(metrics: dict[str, float], *_: Any) -> float:
+    return metrics["loss"]
+
+
+class Metrics:
+    def __call__(self, metrics: dict[str, float]) -> float:
+        return metrics["loss"]
+
+    def method(self, metrics: dict[str, float]) -> float:
+        return metrics["loss"]
+
+
+@pytest.mark.parametrize(
+    "function, key",
+    [
+        (lambda found: found["loss"], "loss"),
+        (lambda m: m["eval/loss"], "eval/loss"),
+        (named, "loss"),
+        (operator.itemgetter("loss"), "loss"),
+        (operator.itemgetter("a", "b"), None),
+        (operator.itemgetter(0), None),
+        (lambda found: found[0], None),
+        (lambda found: -found["loss"], None),
+        (lambda found: found["loss"]["mean"], None),
+        (lambda found: found.loss, None),
+        (lambda found: METRICS["loss"], None),  # type: ignore[call-overload]
+        (lambda found: "loss", None),
+        (with_more, "loss"),
+        (Metrics(), None),
+        (Metrics().method, None),
+        (float, None),
+    ],
+)
+def test_what_a_function_ranks_by_is_told_from_its_code(function: Any, key: str | None) -> None:
+    assert _policies.metric_key(function) == key
+    assert _policies.metric_key(_policies.ranks_like(function)(lambda found: 0)) == key
 
 
 def test_the_namespaces_of_orbax_are_there() -> None:

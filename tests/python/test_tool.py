@@ -32,6 +32,36 @@ def tool(repository: pathlib.Path) -> Tool:
     return run
 
 
+class KeepsAll:
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        return [True] * len(checkpoints)
+
+
+def test_the_tool_tells_why_python_keeps_steps(tool: Tool, tmp_path: pathlib.Path) -> None:
+    policy = ocp.checkpoint_managers
+    for number, (options, rules) in enumerate(
+        [
+            ({}, ["all"]),
+            ({"max_to_keep": 3, "keep_period": 100}, ["multiples of 100", "the newest 3"]),
+            (
+                {"max_to_keep": 2, "best_fn": lambda found: found["a/b"], "best_mode": "min"},
+                ["the 2 with the lowest a\\/b", "those without the metric", "the newest"],
+            ),
+            (
+                {"preservation_policy": policy.AnyPreservationPolicy([KeepsAll(), policy.LatestN(1)])},
+                ["a rule of the program's own, KeepsAll", "the newest one"],
+            ),
+        ]
+    ):
+        with ocp.CheckpointManager(
+            tmp_path / "run", options=ocp.CheckpointManagerOptions(**options)
+        ) as manager:
+            manager.save(number, args=ocp.args.StandardSave({"a": 1}), metrics={"a/b": 0.5})
+        answer = tool("ls", tmp_path / "run", "--json")
+        assert [rule["words"] for rule in answer["rules"]] == rules
+        assert answer["steps"][-1]["kept_by"]
+
+
 def test_the_tool_lists_shows_and_verifies_what_python_saved(tool: Tool, tmp_path: pathlib.Path) -> None:
     state = {"layer": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}, "sizes": [1, 2], "n": 3}
     with ocp.CheckpointManager(tmp_path / "run", item_names=("state", "extra")) as manager:

@@ -140,8 +140,15 @@ class ReportTest(PageTest):
         facts = self.text("#kept-facts")
         self.assertIn("Each is a multiple of 100.", facts)
         self.assertIn("The lowest loss among them is", facts)
-        self.assertIn("is a part of its program, not of the store", facts)
-        self.assertIn("newest", self.find("#kept-table .row")[0].text)
+        self.assertIn("The trainer keeps the newest 4 and multiples of 300, as it said with its last save.", facts)
+        tags = [[tag.text for tag in row.find_elements(By.CSS_SELECTOR, ".tag")] for row in self.find("#kept-table .row")]
+        self.assertIn("the newest 4", tags[0])
+        self.assertIn("multiples of 300", tags[0])  # Step 2400.
+        self.assertIn("the newest 4", tags[1])
+        self.assertNotIn("multiples of 300", tags[1])
+        self.assertNotIn("the newest 4", tags[4])
+        self.assertEqual(self.text("#kept-readout"),
+                         "Step 2400 · the newest 4 · multiples of 300 · highest accuracy · NaN or infinity")
         self.expect_quiet()
 
     def test_says_where_a_nan_first_appeared(self):

@@ -2,6 +2,7 @@
 // is run in a temporary directory on files and stores made here.
 #include <fmt/format.h>
 
+#include "api/checkpoint_manager.h"
 #include "engine/store.h"
 #include "tests/tools/command_support.h"
 
@@ -34,6 +35,28 @@ TEST_F(CommandTest, LsListsTheStepsForPeopleAndPrograms) {
   EXPECT_NE(text.output.find("\n   7  "), std::string::npos) << text.output;
   EXPECT_NE(text.output.find("\n 100  "), std::string::npos) << text.output;
   EXPECT_NE(text.output.find("\n2 steps, "), std::string::npos) << text.output;
+}
+
+TEST_F(CommandTest, LsTellsWhyStepsAreKept) {
+  {
+    const auto policy = std::make_shared<AnyPreservationPolicy>(
+        PreservationPolicies{std::make_shared<LatestN>(2), std::make_shared<EveryNSteps>(4)});
+    const auto manager = CheckpointManager::open(store(), {.preservation_policy = policy}).value();
+    for (std::uint64_t step = 1; step <= 6; ++step) {
+      ASSERT_TRUE(manager->save(step, args::StandardSave(Tree(1))));
+    }
+    ASSERT_TRUE(manager->close());
+  }
+  const json answer = answer_of({"ls", store(), "--json"});
+  EXPECT_EQ(answer["rules"], json({{{"words", "the newest 2"}, {"is_known", true}},
+                                   {{"words", "multiples of 4"}, {"is_known", true}}}));
+  ASSERT_EQ(answer["steps"].size(), 3U);
+  EXPECT_EQ(answer["steps"][0]["kept_by"], json({"multiples of 4"}));
+  EXPECT_EQ(answer["steps"][1]["kept_by"], json({"the newest 2"}));
+  EXPECT_EQ(answer["steps"][2]["kept_by"], json({"the newest 2"}));
+  const CommandResult text = run_stepstone({"ls", store()});
+  EXPECT_NE(text.output.find("; kept: the newest 2 and multiples of 4\n"), std::string::npos)
+      << text.output;
 }
 
 TEST_F(CommandTest, DuTellsWhatStepsTakeAloneAndTogether) {

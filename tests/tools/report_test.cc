@@ -117,6 +117,34 @@ TEST_F(ReportTest, PageHoldsStepsMetricsAndLeaves) {
   EXPECT_EQ(paths(data), (std::vector<std::string>{"moving", "still"}));
   EXPECT_EQ(column<double>(data["leaves"]["size_bytes"]), (std::vector<double>{16, 16}));
   EXPECT_EQ(data["problem_count"], 0);
+  EXPECT_EQ(data["kept"], nullptr) << "nobody said";
+}
+
+TEST_F(ReportTest, PageTellsWhyStepsAreKept) {
+  const auto save = [&](std::uint64_t step, const std::string& rule, const std::string& metrics) {
+    save_tree(store(), step, Tree(1), {.metrics = metrics, .preservation_policy = rule});
+  };
+  const std::string rule =
+      R"({"policy":"AnyPreservationPolicy","policies":[{"policy":"LatestN","n":1},)"
+      R"({"policy":"BestN","n":1,"reverse":true,"metric":"loss","keep_newest":false},)"
+      R"({"policy":"<script>"}]})";
+  save(1, rule, R"({"loss":3})");
+  save(2, rule, R"({"loss":1})");
+  save(3, rule, R"({"loss":2})");
+  CommandResult result = report();
+  ASSERT_EQ(result.exit_code, 0) << result.output << result.error;
+  const json kept = data()["kept"];
+  EXPECT_EQ(kept["rules"],
+            json({{{"words", "the newest one"}, {"is_known", true}},
+                  {{"words", "the one with the lowest loss"}, {"is_known", true}},
+                  {{"words", "those without the metric"}, {"is_known", true}},
+                  {{"words", "a rule of the program's own, <script>"}, {"is_known", false}}}));
+  EXPECT_EQ(kept["by"], json({json::array(), {1}, {0}}));
+  // The last save says what is so.
+  save(4, "{no JSON", "");
+  result = report({"--force"});
+  ASSERT_EQ(result.exit_code, 0) << result.output << result.error;
+  EXPECT_EQ(data()["kept"], nullptr);
 }
 
 TEST_F(ReportTest, StatisticsAreThoseOfTheLeaves) {

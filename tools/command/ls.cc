@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/preservation_text.h"
 #include "tools/command/command.h"
 #include "tools/command/verb.h"
 #include "tools/command/verbs.h"
@@ -32,7 +33,11 @@ std::string item_names(const StepRecord& record) {
   return names;
 }
 
-nlohmann::ordered_json to_json(const StepRecord& record) {
+nlohmann::ordered_json to_json(const StepRecord& record, const PreservationReasons& reasons,
+                               const std::vector<std::uint32_t>& kept_by) {
+  nlohmann::ordered_json rules = nlohmann::ordered_json::array();
+  for (const std::uint32_t rule : kept_by) rules.push_back(reasons.rules[rule].words);
+
   nlohmann::ordered_json items = nlohmann::ordered_json::array();
   for (const ItemSummary& item : record.items) {
     items.push_back({{"name", printable(item.name)},
@@ -40,11 +45,9 @@ nlohmann::ordered_json to_json(const StepRecord& record) {
                      {"leaf_count", item.leaf_count},
                      {"size_bytes", item.size_bytes}});
   }
-  return {{"step", record.save.step},
-          {"committed_unix_ns", record.committed_unix_ns},
-          {"leaf_count", leaf_count(record)},
-          {"size_bytes", record.size_bytes},
-          {"items", std::move(items)}};
+  return {{"step", record.save.step},         {"committed_unix_ns", record.committed_unix_ns},
+          {"leaf_count", leaf_count(record)}, {"size_bytes", record.size_bytes},
+          {"items", std::move(items)},        {"kept_by", std::move(rules)}};
 }
 
 Result<int> run_ls(const LsArguments& arguments, Console& console) {
@@ -53,10 +56,18 @@ Result<int> run_ls(const LsArguments& arguments, Console& console) {
   for (const std::uint64_t step : store->steps()) {
     records.push_back(STEPSTONE_TRY(store->step_record(step)));
   }
+  const PreservationReasons reasons = explain_preservation(store->preservation_policy(), records);
   if (console.json) {
     nlohmann::ordered_json steps = nlohmann::ordered_json::array();
-    for (const StepRecord& record : records) steps.push_back(to_json(record));
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      steps.push_back(to_json(records[i], reasons, reasons.of_steps[i]));
+    }
+    nlohmann::ordered_json rules = nlohmann::ordered_json::array();
+    for (const PreservationRule& rule : reasons.rules) {
+      rules.push_back({{"words", rule.words}, {"is_known", rule.is_known}});
+    }
     const nlohmann::ordered_json answer = {{"store", printable(arguments.store.native())},
+                                           {"rules", std::move(rules)},
                                            {"steps", std::move(steps)}};
     STEPSTONE_TRY(console.output.write(answer.dump() + "\n"));
     return kExitOk;
@@ -77,10 +88,11 @@ Result<int> run_ls(const LsArguments& arguments, Console& console) {
                    item_names(record)});
     size_bytes += record.size_bytes;
   }
-  STEPSTONE_TRY(
-      console.output.write(table.to_string(console.color) +
-                           fmt::format("{}, {}\n", format_count(records.size(), "step", "steps"),
-                                       format_size(size_bytes))));
+  const std::string rules = in_words(reasons.rules);
+  STEPSTONE_TRY(console.output.write(
+      table.to_string(console.color) +
+      fmt::format("{}, {}{}\n", format_count(records.size(), "step", "steps"),
+                  format_size(size_bytes), rules.empty() ? "" : "; kept: " + rules)));
   return kExitOk;
 }
 

@@ -122,6 +122,9 @@ function drawStepCharts() {
   }
   const text = describeStep(report, state.step);
   byId('step-readout').textContent = text;
+  // Where a row is too narrow for its tags.
+  byId('kept-readout').textContent = state.step < 0 ? '' :
+    [`Step ${report.stepName(state.step)}`, ...stepTags(report, state.step).map(([tag]) => tag)].join(' · ');
   for (const chart of stepCharts) {
     chart.report = report;
     if (report.stepCount > 0 && !(chart.host.id === 'metric-chart' && names.length === 0)) chart.show(state.step, text);
@@ -135,6 +138,7 @@ function keptFacts(report) {
   const {store} = report.data;
   const facts = [];
   if (report.stepCount === 0) return ['Nothing is kept yet.'];
+  facts.push(...ruleFacts(report));
   const gone = store.commit_count - report.stepCount;
   facts.push(`${plural(store.commit_count, 'commit')} were made and ${plural(report.stepCount, 'step')} are kept`.replace('1 commit were', '1 commit was').replace('1 step are', '1 step is')
     + (gone > 0 ? ': the others removed or replaced steps, or what they saved was removed or replaced since.' : '.'));
@@ -155,13 +159,34 @@ function keptFacts(report) {
   report.steps.uses_saves_of.forEach((used) => used.forEach((step) => { if (!kept.has(step)) held.add(step); }));
   if (held.size) facts.push(`Steps that are gone but wrote bytes which kept steps still use: ${[...held].slice(0, 12).join(', ')}${held.size > 12 ? ' and others' : ''}.`);
   if (store.usage && store.usage.hidden_bytes > 0) facts.push(`${formatBytes(store.usage.hidden_bytes)} of files of removed steps stay for what others need; ${formatBytes(store.usage.reclaimable_bytes)} in all files is needed by none.`);
-  facts.push('The rule by which a trainer keeps steps is a part of its program, not of the store: this is what can be read off the steps that are there.');
   return facts;
 }
 
+// What the trainer said of the rules by which it keeps steps.
+function ruleFacts({data: {kept}}) {
+  if (!kept) return ['Whoever saved the steps did not say by which rule they are kept. What can be read off them:'];
+  const words = kept.rules.map((rule) => rule.words);
+  const last = words.pop();
+  const facts = [`The trainer keeps ${words.length ? `${words.join(', ')} and ${last}` : last}, as it said with its last save.`];
+  const loose = kept.by.filter((rules) => rules.length === 0).length;
+  if (loose === 0) return facts;
+  const those = loose === 1 ? 'One step is' : `${loose} steps are`;
+  facts.push(kept.rules.every((rule) => rule.is_known)
+    ? `${those} kept by none of these rules, and may go with the next save.`
+    : `${those} kept by none of these rules that can be told from here.`);
+  return facts;
+}
+
+function ruleTags({data: {kept}}, i) {
+  if (!kept) return [];
+  if (kept.by[i].length) return kept.by[i].map((rule) => [kept.rules[rule].words, 'rule']);
+  const unknown = kept.rules.find((rule) => !rule.is_known);
+  return [unknown ? [`perhaps: ${unknown.words}`, ''] : ['kept by no rule now', '']];
+}
+
 function stepTags(report, i) {
-  const tags = [];
-  if (i === report.stepCount - 1) tags.push(['newest', 'good']);
+  const tags = ruleTags(report, i);
+  if (i === report.stepCount - 1 && !report.data.kept) tags.push(['newest', 'good']);
   for (const name of report.metricNames.slice(0, 4)) {
     if (report.stepCount > 1 && report.bestSteps.get(name) === i) tags.push([`${isBetterLow(name) ? 'lowest' : 'highest'} ${name}`, 'good']);
   }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "api/preservation_text.h"
 #include "format/leaf_path.h"
 #include "tools/report/report_leaves.h"
 
@@ -87,6 +88,17 @@ ordered_json steps_json(const std::vector<StepRecord>& records, const StoreUsage
     }
   }
   return steps;
+}
+
+// By which rules the trainer keeps steps, and which of them keep each of those that are there.
+ordered_json kept_json(const std::string& policy, const std::vector<StepRecord>& records) {
+  const PreservationReasons reasons = explain_preservation(policy, records);
+  if (reasons.rules.empty()) return nullptr;
+  ordered_json rules = ordered_json::array();
+  for (const PreservationRule& rule : reasons.rules) {
+    rules.push_back({{"words", rule.words}, {"is_known", rule.is_known}});
+  }
+  return {{"rules", std::move(rules)}, {"by", reasons.of_steps}};
 }
 
 // Indices of the steps to measure, descending; the newest is always among them if none are named.
@@ -197,6 +209,7 @@ std::string revision_of(const Store& store) {
 
 Result<ReportData> gather_report(const Store& store, const ReportOptions& options) {
   const std::string revision = revision_of(store);
+  const std::string policy = store.preservation_policy();
   std::vector<StepRecord> records;
   for (const std::uint64_t step : store.steps()) {
     records.push_back(STEPSTONE_TRY(store.step_record(step)));
@@ -268,6 +281,7 @@ Result<ReportData> gather_report(const Store& store, const ReportOptions& option
                                {"commit_count", commit_count},
                                {"usage", std::move(usage_json)}}},
                              {"steps", steps_json(records, usage ? &*usage : nullptr)},
+                             {"kept", kept_json(policy, records)},
                              {"items", items.json()},
                              {"leaves", leaves.leaves_json()},
                              {"statistics", leaves.statistics_json()},

@@ -61,7 +61,8 @@ class PythonSavePolicy : public SaveDecisionPolicy {
 
 class PythonPreservationPolicy : public PreservationPolicy {
  public:
-  explicit PythonPreservationPolicy(nb::object preserve) : preserve_(std::move(preserve)) {}
+  PythonPreservationPolicy(nb::object preserve, std::string name)
+      : preserve_(std::move(preserve)), name_(std::move(name)) {}
 
   std::vector<bool> should_preserve(std::span<const CheckpointInfo> checkpoints,
                                     const PreservationContext& context) const override {
@@ -78,9 +79,11 @@ class PythonPreservationPolicy : public PreservationPolicy {
       return kept;
     });
   }
+  Tree description() const override { return Tree::dict({{"policy", name_}}); }
 
  private:
   SharedObject preserve_;
+  std::string name_;
 };
 
 template <typename Policy, typename... Args>
@@ -160,6 +163,7 @@ void bind_preservation_policies(nb::module_& module) {
           nb::arg("checkpoints"), nb::arg("now_ns"), nb::arg("saved_step").none());
   module.def("preserve_all", &make_keep_policy<PreserveAll>);
   module.def("latest_n", &make_keep_policy<LatestN, Count>, nb::arg("n").none());
+  module.def("newest", &make_keep_policy<Newest>);
   module.def(
       "every_n_seconds",
       [](double interval_s) { return make_keep_policy<EveryNSeconds>(nanoseconds_of(interval_s)); },
@@ -186,16 +190,19 @@ void bind_preservation_policies(nb::module_& module) {
   module.def(
       "best_n",
       [](const nb::object& get_metric, bool reverse, Count n, bool keep_checkpoints_without_metrics,
-         bool keep_newest) {
+         bool keep_newest, const std::optional<std::string>& metric_key) {
         return make_keep_policy<BestN>(
             metric_function(get_metric),
-            BestNOptions{.reverse = reverse,
-                         .n = n,
-                         .keep_checkpoints_without_metrics = keep_checkpoints_without_metrics,
-                         .keep_newest = keep_newest});
+            BestNOptions{
+                .reverse = reverse,
+                .n = n,
+                .keep_checkpoints_without_metrics = keep_checkpoints_without_metrics,
+                .keep_newest = keep_newest,
+                .metric_path = metric_key ? to_text({PathComponent::key(*metric_key)}) : ""});
       },
       nb::arg("get_metric"), nb::arg("reverse"), nb::arg("n").none(),
-      nb::arg("keep_checkpoints_without_metrics"), nb::arg("keep_newest"));
+      nb::arg("keep_checkpoints_without_metrics"), nb::arg("keep_newest"),
+      nb::arg("metric_key").none());
   module.def(
       "any_preservation_policy",
       [](const std::vector<KeepPolicy>& policies) {
@@ -206,10 +213,10 @@ void bind_preservation_policies(nb::module_& module) {
       nb::arg("policies"));
   module.def(
       "python_preservation_policy",
-      [](nb::object preserve) {
-        return make_keep_policy<PythonPreservationPolicy>(std::move(preserve));
+      [](nb::object preserve, std::string name) {
+        return make_keep_policy<PythonPreservationPolicy>(std::move(preserve), std::move(name));
       },
-      nb::arg("preserve"));
+      nb::arg("preserve"), nb::arg("name"));
 }
 
 }  // namespace

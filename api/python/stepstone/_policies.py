@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import operator
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from stepstone import _json, _native
 from stepstone.errors import InvalidArgumentError
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _TIME_NS_MIN, _TIME_NS_MAX = -(2**63), 2**63 - 1
 
 
@@ -100,6 +102,42 @@ class Guard:
         """What was raised last, once."""
         error, self._error = self._error, None
         return error
+
+
+_METRIC_KEY = "_stepstone_metric_key"
+
+
+def metric_key(function: Callable[[Any], Any]) -> str | None:
+    """The key of the metrics that a function returns the value of, to be told to people.
+
+    Known of `operator.itemgetter("loss")` and of `lambda metrics: metrics["loss"]`, which are told
+    by their code and not called. None: it may be any other function.
+    """
+    known = getattr(function, _METRIC_KEY, None)
+    if isinstance(known, str):
+        return known
+    if isinstance(function, operator.itemgetter):
+        keys: Any = function.__reduce__()[1]
+        return keys[0] if len(keys) == 1 and isinstance(keys[0], str) else None
+    code, pattern = getattr(function, "__code__", None), _first_of.__code__
+    if code is None or code.co_argcount != 1 or code.co_code != pattern.co_code:
+        return None
+    key = code.co_consts[pattern.co_consts.index("loss")]
+    return key if isinstance(key, str) else None
+
+
+def _first_of(metrics: Any) -> Any:
+    return metrics["loss"]
+
+
+def ranks_like(function: Callable[[Any], Any]) -> Callable[[_Function], _Function]:
+    """Decorates a function that gives what `function` gives, if anything."""
+
+    def decorate(decorated: _Function) -> _Function:
+        setattr(decorated, _METRIC_KEY, metric_key(function))
+        return decorated
+
+    return decorate
 
 
 def positive(value: int, name: str) -> int:

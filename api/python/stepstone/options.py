@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepstone import _native
-from stepstone._policies import Guard
+from stepstone._policies import Guard, ranks_like
 from stepstone.errors import InvalidArgumentError
 from stepstone.preservation_policy import (
     AnyPreservationPolicy,
@@ -22,6 +22,7 @@ from stepstone.preservation_policy import (
     EveryNSeconds,
     EveryNSteps,
     LatestN,
+    Newest,
     PreservationPolicy,
     is_decided_natively,
     preservation_policy_to_native,
@@ -463,7 +464,7 @@ class CheckpointManagerOptions:
             policies.append(EveryNSeconds(self.keep_time_interval.total_seconds()))
         best_fn = self.ranking_fn()
         if best_fn is None:
-            policies.append(LatestN(self.max_to_keep))
+            policies += [LatestN(self.max_to_keep), Newest()]
         else:
             policies.append(
                 BestN(
@@ -498,6 +499,7 @@ class CheckpointManagerOptions:
         if best_fn is None:
             return None
 
+        @ranks_like(best_fn)
         def rank(metrics: Any) -> float | None:
             try:
                 return best_fn(metrics)

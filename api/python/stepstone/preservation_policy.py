@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from stepstone import _native
-from stepstone._policies import Guard, PolicyCheckpointInfo, adopted, from_native, moment_of
-from stepstone._policies import positive, time_ns, to_native
+from stepstone._policies import Guard, PolicyCheckpointInfo, adopted, from_native, metric_key
+from stepstone._policies import moment_of, positive, time_ns, to_native
 
 __all__ = [
     "AnyPreservationPolicy",
@@ -24,6 +24,7 @@ __all__ = [
     "EveryNStepsClosest",
     "LatestDuration",
     "LatestN",
+    "Newest",
     "PreservationContext",
     "PreservationPolicy",
     "PreserveAll",
@@ -103,6 +104,18 @@ class LatestN(_NativePreservationPolicy):
 
     def to_native(self, guard: Guard) -> _native.PreservationPolicy:
         return _native.latest_n(self.n)
+
+
+@dataclasses.dataclass
+class Newest(_NativePreservationPolicy):
+    """Keeps the highest step.
+
+    A run is continued from there, and `LatestN` lets it go where only one may be kept and an
+    earlier one is filled in. Not one of Orbax's.
+    """
+
+    def to_native(self, guard: Guard) -> _native.PreservationPolicy:
+        return _native.newest()
 
 
 @dataclasses.dataclass
@@ -232,6 +245,7 @@ class BestN(_NativePreservationPolicy):
             self.n,
             self.keep_checkpoints_without_metrics,
             self.keep_newest,
+            metric_key(self.get_metric_fn),
         )
 
 
@@ -258,6 +272,7 @@ _PRESERVATION_POLICIES: dict[str, type[_NativePreservationPolicy]] = {
     for cls in (
         PreserveAll,
         LatestN,
+        Newest,
         EveryNSeconds,
         EveryNSteps,
         EveryNStepsClosest,
@@ -290,7 +305,7 @@ def preservation_policy_to_native(policy: Any, guard: Guard) -> _native.Preserva
         kept = policy.should_preserve([from_native(each) for each in checkpoints], context=context)
         return [bool(each) for each in kept]
 
-    return _native.python_preservation_policy(guard.wrap(preserve))
+    return _native.python_preservation_policy(guard.wrap(preserve), type(policy).__name__)
 
 
 def is_decided_natively(policy: Any) -> bool:
