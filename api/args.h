@@ -104,9 +104,16 @@ struct PyTreeRestore {
   bool transforms_default_to_original = true;
   RestoreReport* report = nullptr;  // Filled in by a restore that succeeds; must outlive it.
   MapArrays map = MapArrays::kNo;
+  // In the place of `item`, without a copy of it; must outlive the restore.
+  const Tree* borrowed_item = nullptr;
 
   PyTreeRestore() = default;
   explicit PyTreeRestore(Tree target) : item(std::move(target)) {}
+
+  const Tree* target() const {  // Null: none.
+    if (borrowed_item != nullptr) return borrowed_item;
+    return item ? &*item : nullptr;
+  }
 };
 
 // One array.

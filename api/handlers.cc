@@ -39,7 +39,7 @@ Result<void> StandardCheckpointHandler::save(const args::StandardSave& args,
 Result<Tree> StandardCheckpointHandler::restore(const args::StandardRestore& args,
                                                 const ItemReader& item) const {
   args::PyTreeRestore restore;
-  restore.item = args.item;
+  if (args.item) restore.borrowed_item = &*args.item;
   restore.map = args.map;
   if (!args.strict) restore.restore_args = RestoreArgs{.pad = true, .truncate = true};
   return item.read(restore);

@@ -107,7 +107,7 @@ Result<StoredItem> StoredItem::read(const StepReader& reader, std::string_view n
     if (leaf.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(leaf.error());
   }
   item.record = STEPSTONE_TRY(reader.read_item(name, below));
-  item.leaves = STEPSTONE_TRY(reader.read_leaves(name, below));
+  item.leaves = STEPSTONE_TRY(reader.read_leaves(name, below, &item.record.structure));
   std::string prefix;
   for (const PathComponent& component : below) append_component(prefix, component);
   item.skeleton =

@@ -27,6 +27,13 @@ Result<void> Differences::check(std::string_view where) const {
   return fail(ErrorCode::kMismatch, fmt::format("{} does not fit the target: {}", where, text));
 }
 
+LeafPath NodePlaces::path(std::size_t place) const {
+  LeafPath path;
+  for (; place != kRoot; place = places_[place].container) path.push_back(*places_[place].label);
+  std::reverse(path.begin(), path.end());
+  return path;
+}
+
 namespace {
 
 std::size_t number_of(const Tree& leaf) {
@@ -59,19 +66,23 @@ struct RuleMatch {
 
 class Matcher {
  public:
-  Matcher(const StoredItem& item, const args::PyTreeRestore& args) : item_(item), args_(args) {}
+  Matcher(StoredItem& item, const args::PyTreeRestore& args) : item_(item), args_(args) {}
 
-  Result<TreeMatch> match(const Tree& root) {
+  Result<TreeMatch> match() {
+    Tree& root = item_.skeleton;
+    match_.places.reserve(item_.leaves.size());
     match_.leaves.reserve(item_.leaves.size());
+    match_.sources.reserve(item_.leaves.size());
     if (!args_.transforms.empty()) {
       STEPSTONE_TRY(compile());
-      match_.result = *args_.item;
-      STEPSTONE_TRY(transform_node(root, *args_.item));
-    } else if (args_.item) {
-      match_.result = match_node(root, *args_.item);
+      match_.result = *args_.target();
+      STEPSTONE_TRY(transform_node(root, *args_.target()));
+    } else if (args_.target() != nullptr) {
+      match_.result = match_node(root, *args_.target());
     } else {
-      match_.result = root;
       take_all(root);
+      match_.result = std::move(root);  // The labels stay where they are. Nothing is dropped.
+      return std::move(match_);
     }
     STEPSTONE_TRY(differences_.check(item_.where));
     if (args_.report != nullptr) list_dropped(root);
@@ -79,19 +90,38 @@ class Matcher {
   }
 
  private:
-  void differ(std::string_view what) { differences_.add(to_text(path_), what); }
+  void differ(std::string_view what) { differences_.add(to_text(path()), what); }
+  void differ_below(const PathComponent& label, std::string_view what) {
+    LeafPath path = this->path();
+    path.push_back(label);
+    differences_.add(to_text(path), what);
+  }
+
+  // To the node that is looked at and back; the label must last.
+  void enter(const PathComponent& label) { place_ = match_.places.add(place_, label); }
+  void leave() { place_ = match_.places.container_of(place_); }
+  LeafPath path() const { return match_.places.path(place_); }
 
   LeafMatch& add_leaf(const Leaf* target) {
-    match_.leaves.push_back({.path = path_, .sources = {}, .target = target});
+    match_.leaves.push_back(
+        {.place = place_, .first_source = match_.sources.size(), .target = target});
     return match_.leaves.back();
+  }
+  // To the leaf that was added last.
+  void add_source(std::size_t source) {
+    match_.sources.push_back(source);
+    ++match_.leaves.back().source_count;
   }
 
   void take_all(const Tree& stored) {
-    if (stored.is_leaf()) add_leaf(nullptr).sources.push_back(number_of(stored));
+    if (stored.is_leaf()) {
+      add_leaf(nullptr);
+      add_source(number_of(stored));
+    }
     for (const Tree::Child& child : stored.children()) {
-      path_.push_back(child.label);
+      enter(child.label);
       take_all(child.tree);
-      path_.pop_back();
+      leave();
     }
   }
 
@@ -182,8 +212,9 @@ class Matcher {
     }
     if (target.is_leaf()) {
       const Leaf* const wanted = is_any_integer(stored, target) ? nullptr : &target.leaf();
-      add_leaf(wanted).sources.push_back(number_of(stored));
-      return target;
+      add_leaf(wanted);
+      add_source(number_of(stored));
+      return {};  // It will be filled in.
     }
     if (stored.type_name() != target.type_name() && !args_.any_container) {
       differ(fmt::format("the checkpoint has a '{}', the target a '{}'",
@@ -198,7 +229,7 @@ class Matcher {
     std::vector<Tree::Child> children;
     children.reserve(target.children().size());
     for (const Tree::Child& wanted : target.children()) {
-      path_.push_back(wanted.label);
+      enter(wanted.label);
       if (const Tree* const found = take_child(stored_children, wanted.label)) {
         children.push_back({wanted.label, match_node(*found, wanted.tree)});
       } else if (args_.keep_missing) {
@@ -207,13 +238,11 @@ class Matcher {
       } else {
         differ("it is in the target, but not in the checkpoint");
       }
-      path_.pop_back();
+      leave();
     }
     if (!args_.partial_restore) {
       for (const auto& entry : stored_children.rest()) {
-        path_.push_back(entry.first);
-        differ("it is in the checkpoint, but not in the target");
-        path_.pop_back();
+        differ_below(entry.first, "it is in the checkpoint, but not in the target");
       }
     }
     return Tree::container(target.kind(), target.type_name(), std::move(children));
@@ -225,17 +254,17 @@ class Matcher {
       if (!has_value(target.leaf())) {
         differ("it is not in the checkpoint, and the target has no value that could be kept");
       }
-      match_.report.kept.push_back(add_leaf(&target.leaf()).text());
+      match_.report.kept.push_back(match_.text_of(add_leaf(&target.leaf())));
     }
     for (const Tree::Child& child : target.children()) {
-      path_.push_back(child.label);
+      enter(child.label);
       keep(child.tree);
-      path_.pop_back();
+      leave();
     }
   }
 
   Result<void> compile() {
-    if (!args_.item) {
+    if (args_.target() == nullptr) {
       return fail(ErrorCode::kInvalidArgument, item_.where + ": transforms need a target");
     }
     for (std::size_t number = 0; number < args_.transforms.size(); ++number) {
@@ -269,16 +298,17 @@ class Matcher {
   Result<void> transform_node(const Tree& root, const Tree& target) {
     if (target.is_leaf()) return transform_leaf(root, target.leaf());
     for (const Tree::Child& child : target.children()) {
-      path_.push_back(child.label);
+      enter(child.label);
       STEPSTONE_TRY(transform_node(root, child.tree));
-      path_.pop_back();
+      leave();
     }
     return {};
   }
 
   Result<void> transform_leaf(const Tree& root, const Leaf& target) {
     LeafMatch& leaf = add_leaf(&target);
-    const std::string text = leaf.text();
+    const LeafPath path = match_.path_of(leaf);
+    const std::string text = to_text(path);
     // The matcher of the standard library recurses with every character.
     constexpr std::size_t kPathSizeMax = 4096;
     if (text.size() > kPathSizeMax) {
@@ -286,7 +316,7 @@ class Matcher {
                   fmt::format("{}: transforms do not work on paths of more than {} bytes",
                               item_.where, kPathSizeMax));
     }
-    const RuleMatch rule = rule_for(leaf.path, text);
+    const RuleMatch rule = rule_for(path, text);
     if (rule.transform == nullptr) {
       return args_.transforms_default_to_original ? take(root, text, leaf) : fall_back(leaf);
     }
@@ -329,7 +359,7 @@ class Matcher {
   Result<void> fall_back(LeafMatch& leaf) {
     leaf.transform = nullptr;
     if (!has_value(*leaf.target)) differ("the target has no value that could be kept");
-    match_.report.kept.push_back(leaf.text());
+    match_.report.kept.push_back(match_.text_of(leaf));
     return {};
   }
 
@@ -342,9 +372,10 @@ class Matcher {
     // The same path can be written in more than one way.
     const LeafPath parsed = STEPSTONE_TRY_CONTEXT(parse_path(path), item_.where);
     if (const auto found = by_text_.find(to_text(parsed)); found != by_text_.end()) {
-      leaf.sources.push_back(found->second);
+      add_source(found->second);
     } else if (args_.keep_missing) {
-      leaf.sources.clear();
+      match_.sources.resize(leaf.first_source);
+      leaf.source_count = 0;
       return fall_back(leaf);
     } else {
       differ(fmt::format("the checkpoint has no leaf '{}'", path));
@@ -353,9 +384,7 @@ class Matcher {
   }
 
   void list_dropped(const Tree& root) {
-    std::set<std::size_t> used;
-    for (const LeafMatch& leaf : match_.leaves)
-      used.insert(leaf.sources.begin(), leaf.sources.end());
+    const std::set<std::size_t> used(match_.sources.begin(), match_.sources.end());
     root.for_each_leaf([&](const LeafPath& path, const Leaf& leaf) {
       if (!used.contains(static_cast<std::size_t>(std::get<std::int64_t>(leaf)))) {
         match_.report.dropped.push_back(to_text(path));
@@ -363,20 +392,20 @@ class Matcher {
     });
   }
 
-  const StoredItem& item_;
+  StoredItem& item_;
   const args::PyTreeRestore& args_;
   std::vector<Rule> rules_;
   std::unordered_map<std::string, std::size_t> path_rules_;  // The first of each path.
   std::unordered_map<std::string, std::size_t> by_text_;  // Stored leaves, once one is looked for.
-  LeafPath path_;
+  std::size_t place_ = NodePlaces::kRoot;                 // Of the node that is looked at.
   TreeMatch match_;
   Differences differences_;
 };
 
 }  // namespace
 
-Result<TreeMatch> match_tree(const StoredItem& item, const args::PyTreeRestore& args) {
-  return Matcher(item, args).match(item.skeleton);
+Result<TreeMatch> match_tree(StoredItem& item, const args::PyTreeRestore& args) {
+  return Matcher(item, args).match();
 }
 
 }  // namespace stepstone

@@ -28,11 +28,11 @@ double seconds_since(std::chrono::steady_clock::time_point begun) {
 // A stored leaf on its way into the result.
 struct LeafRead {
   StoredLeaf* leaf = nullptr;
-  std::optional<std::vector<Slice>> slice;  // Only this of it.
-  std::span<std::byte> destination;         // The caller's, `buffer`, or the record's own.
+  std::unique_ptr<const std::vector<Slice>> slice;  // Only this of it.
+  std::span<std::byte> destination;                 // The caller's, `buffer`, or the record's own.
   std::shared_ptr<std::byte[]> buffer;
-  bool is_kept = false;          // The destination is the record's memory, which take() takes.
-  std::optional<LeafView> view;  // Instead of a destination: it stays where it is.
+  std::unique_ptr<LeafView> view;  // Instead of a destination: it stays where it is.
+  bool is_kept = false;            // The destination is the record's memory, which take() takes.
 
   std::vector<std::uint64_t> shape() const { return slice ? shape_of(*slice) : leaf->record.shape; }
 
@@ -58,8 +58,9 @@ struct LeafJob {
   const LeafMatch* match = nullptr;
   Tree* result = nullptr;
   const RestoreArgs* args = nullptr;
-  LeafForm form;  // Not of a transformed leaf, whose value is yet to be seen.
-  std::vector<LeafRead> reads;
+  // Null: as saved, or that of a transformed leaf, whose value is yet to be seen.
+  std::unique_ptr<const LeafForm> form;
+  std::span<LeafRead> reads;
 };
 
 void list_leaves(Tree& tree, std::vector<Tree*>& leaves) {
@@ -80,13 +81,15 @@ class TreeReader {
     list_leaves(match_.result, results);
     Differences differences;
     jobs_.reserve(results.size());
+    reads_.reserve(match_.sources.size());  // Jobs have spans of them.
     for (std::size_t i = 0; i < results.size(); ++i) {
       const LeafMatch& match = match_.leaves[i];
-      if (match.sources.empty() && match.transform == nullptr) continue;
+      if (match.source_count == 0 && match.transform == nullptr) continue;
       LeafJob job{
-          .match = &match, .result = results[i], .args = &no_args_, .form = {}, .reads = {}};
+          .match = &match, .result = results[i], .args = &no_args_, .form = nullptr, .reads = {}};
       if (!args_.restore_args.empty()) {
-        const RestoreArgs* const args = args_.restore_args.find(match.path, match.text());
+        const RestoreArgs* const args =
+            args_.restore_args.find(match_.path_of(match), match_.text_of(match));
         if (args != nullptr) job.args = args;
       }
       const bool is_skipped =
@@ -100,7 +103,7 @@ class TreeReader {
       if (planned) {
         jobs_.push_back(std::move(job));
       } else if (planned.error().code == ErrorCode::kMismatch) {
-        differences.add(match.text(), planned.error().message);
+        differences.add(match_.text_of(match), planned.error().message);
       } else {
         return in_leaf(planned.error(), match);
       }
@@ -114,30 +117,29 @@ class TreeReader {
     std::vector<const LeafRead*> sliced;
     // Of the stored leaves: transforms may read one more than once.
     std::vector<bool> is_kept(item_.leaves.size());
-    for (LeafJob& job : jobs_) {
-      for (LeafRead& read : job.reads) {
-        if (read.view) {
-          size_bytes_ += read.view->bytes.size();
-          ++leaf_count_;
-          continue;
-        }
-        const auto leaf = static_cast<std::size_t>(read.leaf - item_.leaves.data());
-        if (can_keep(read) && !is_kept[leaf]) {
-          is_kept[leaf] = true;
-          read.is_kept = true;
-          read.destination = *read.leaf->record.inline_bytes;
-        }
-        if (read.destination.empty()) {
-          const std::uint64_t size = STEPSTONE_TRY(size_of(read));
-          read.buffer = allocate_huge(static_cast<std::size_t>(size));
-          read.destination = {read.buffer.get(), static_cast<std::size_t>(size)};
-        }
-        size_bytes_ += read.destination.size();
-        if (read.slice) {
-          sliced.push_back(&read);
-        } else {
-          whole.push_back({item_.name, read.leaf, read.destination});
-        }
+    whole.reserve(reads_.size());
+    for (LeafRead& read : reads_) {
+      if (read.view) {
+        size_bytes_ += read.view->bytes.size();
+        ++leaf_count_;
+        continue;
+      }
+      const auto leaf = static_cast<std::size_t>(read.leaf - item_.leaves.data());
+      if (can_keep(read) && !is_kept[leaf]) {
+        is_kept[leaf] = true;
+        read.is_kept = true;
+        read.destination = *read.leaf->record.inline_bytes;
+      }
+      if (read.destination.empty()) {
+        const std::uint64_t size = STEPSTONE_TRY(size_of(read));
+        read.buffer = allocate_huge(static_cast<std::size_t>(size));
+        read.destination = {read.buffer.get(), static_cast<std::size_t>(size)};
+      }
+      size_bytes_ += read.destination.size();
+      if (read.slice) {
+        sliced.push_back(&read);
+      } else {
+        whole.push_back({item_.name, read.leaf, read.destination});
       }
     }
     leaf_count_ += whole.size() + sliced.size();
@@ -166,7 +168,7 @@ class TreeReader {
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
       if (!errors[i]) continue;
       if (errors[i]->code != ErrorCode::kMismatch) return in_leaf(*errors[i], *jobs_[i].match);
-      differences.add(jobs_[i].match->text(), errors[i]->message);
+      differences.add(match_.text_of(*jobs_[i].match), errors[i]->message);
     }
     STEPSTONE_TRY(differences.check(item_.where));
     if (args_.report != nullptr) *args_.report = std::move(match_.report);
@@ -181,29 +183,27 @@ class TreeReader {
   Result<void> map() {
     if (args_.map == MapArrays::kNo) return {};
     std::vector<LeafRead*> reads;
-    for (LeafJob& job : jobs_) {
-      for (LeafRead& read : job.reads) {
-        const LeafRecord& record = read.leaf->record;
-        const bool may_stay = record.kind == LeafKind::kArray && record.size_bytes != 0 &&
-                              !read.slice && read.destination.empty();
-        if (may_stay) reads.push_back(&read);
-      }
+    for (LeafRead& read : reads_) {
+      const LeafRecord& record = read.leaf->record;
+      const bool may_stay = record.kind == LeafKind::kArray && record.size_bytes != 0 &&
+                            !read.slice && read.destination.empty();
+      if (may_stay) reads.push_back(&read);
     }
     const ViewCheck check =
         args_.map == MapArrays::kChecked ? ViewCheck::kHashes : ViewCheck::kNothing;
-    return parallel_for(effective_thread_count(0), reads.size(),
-                        [&](std::size_t i) -> Result<void> {
-                          Result<LeafView> view = reader_.view(item_.name, *reads[i]->leaf, check);
-                          // Then it is read.
-                          if (!view && view.error().code == ErrorCode::kUnsupported) return {};
-                          reads[i]->view = STEPSTONE_TRY(std::move(view));
-                          return {};
-                        });
+    return parallel_for(
+        effective_thread_count(0), reads.size(), [&](std::size_t i) -> Result<void> {
+          Result<LeafView> view = reader_.view(item_.name, *reads[i]->leaf, check);
+          // Then it is read.
+          if (!view && view.error().code == ErrorCode::kUnsupported) return {};
+          reads[i]->view = std::make_unique<LeafView>(STEPSTONE_TRY(std::move(view)));
+          return {};
+        });
   }
 
   tl::unexpected<Error> in_leaf(Error error, const LeafMatch& match) const {
-    return tl::unexpected<Error>(
-        with_context(std::move(error), fmt::format("{} leaf '{}'", item_.where, match.text())));
+    return tl::unexpected<Error>(with_context(
+        std::move(error), fmt::format("{} leaf '{}'", item_.where, match_.text_of(match))));
   }
 
   // Whoever names a node that is not there has mistyped it.
@@ -216,28 +216,41 @@ class TreeReader {
   }
 
   Result<void> plan_leaf(LeafJob& job) {
-    job.reads.reserve(job.match->sources.size());
-    for (const std::size_t source : job.match->sources) {
-      job.reads.emplace_back().leaf = &item_.leaves[source];
+    const std::size_t first = reads_.size();
+    for (const std::size_t source : match_.sources_of(*job.match)) {
+      reads_.emplace_back().leaf = &item_.leaves[source];
     }
+    job.reads = std::span(reads_).subspan(first);
     if (job.match->transform != nullptr &&
         (job.match->transform->value_fn || job.match->transform->compute)) {
       return {};
     }
-    // As saved: the form is the leaf's own.
-    if (job.match->target == nullptr && job.args == &no_args_) return {};
     LeafRead& read = job.reads.front();
     const LeafRecord& record = read.leaf->record;
+    if (job.args == &no_args_ && is_as_saved(record, job.match->target)) return {};
     Leaf stored = abstract_leaf(record);
     if (record.kind == LeafKind::kArray && !job.args->slice.empty()) {
-      read.slice = STEPSTONE_TRY(whole_slice(job.args->slice, record.shape));
+      read.slice = std::make_unique<const std::vector<Slice>>(
+          STEPSTONE_TRY(whole_slice(job.args->slice, record.shape)));
       stored = AbstractArray{*record.dtype, read.shape()};
     }
-    job.form = STEPSTONE_TRY(form_of(stored, job.match->target, *job.args));
-    const bool is_in_place =
-        job.form.array && !job.form.is_scalar && is_same(stored, *job.form.array);
+    LeafForm form = STEPSTONE_TRY(form_of(stored, job.match->target, *job.args));
+    const bool is_in_place = form.array && !form.is_scalar && is_same(stored, *form.array);
     if (is_in_place) read.destination = job.args->destination;
+    if (form.array) job.form = std::make_unique<const LeafForm>(std::move(form));
     return {};
+  }
+
+  // Whether the leaf fits the target as it is. Of most leaves it does, and nothing need be
+  // allocated to find out.
+  static bool is_as_saved(const LeafRecord& record, const Leaf* target) {
+    if (target == nullptr) return true;
+    if (record.kind != LeafKind::kArray) return false;
+    if (const auto* const array = std::get_if<Array>(target)) {
+      return array->dtype() == *record.dtype && array->shape() == record.shape;
+    }
+    const auto* const array = std::get_if<AbstractArray>(target);
+    return array != nullptr && array->dtype == *record.dtype && array->shape == record.shape;
   }
 
   static bool is_same(const Leaf& stored, const AbstractArray& array) {
@@ -261,7 +274,9 @@ class TreeReader {
   Result<Leaf> finish_leaf(LeafJob& job) const {
     const Transform* const transform = job.match->transform;
     if (transform == nullptr || (!transform->value_fn && !transform->compute)) {
-      return into_form(STEPSTONE_TRY(job.reads.front().take()), job.form, *job.args);
+      Result<Leaf> leaf = job.reads.front().take();
+      if (!leaf || job.form == nullptr) return leaf;
+      return into_form(*std::move(leaf), *job.form, *job.args);
     }
     std::vector<Leaf> stored;
     for (LeafRead& read : job.reads) stored.push_back(STEPSTONE_TRY(read.take()));
@@ -286,6 +301,7 @@ class TreeReader {
   const RestoreArgs no_args_{};  // Of leaves that have none.
   TreeMatch match_;
   std::vector<LeafJob> jobs_;
+  std::vector<LeafRead> reads_;
   std::uint64_t leaf_count_ = 0;
   std::uint64_t size_bytes_ = 0;
 };

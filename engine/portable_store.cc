@@ -119,8 +119,8 @@ Result<ItemRecord> PortableStepReader::read_item(std::string_view item,
   return content.item(record_.save.step, item, below);
 }
 
-Result<std::vector<StoredLeaf>> PortableStepReader::read_leaves(std::string_view item,
-                                                                const LeafPath& below) const {
+Result<std::vector<StoredLeaf>> PortableStepReader::read_leaves(
+    std::string_view item, const LeafPath& below, const TreeStructure* /*structure*/) const {
   STEPSTONE_TRY(check_item(record_, item));
   const std::uint64_t step = record_.save.step;
   std::vector<StoredLeaf> leaves;

@@ -75,8 +75,8 @@ class PortableStepReader final : public StepContent {
   // The one file is open.
   Result<void> hold_files() const override { return {}; }
   Result<ItemRecord> read_item(std::string_view item, const LeafPath& below) const override;
-  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
-                                              const LeafPath& below) const override;
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item, const LeafPath& below,
+                                              const TreeStructure* structure) const override;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const override;
   Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
                           std::span<std::byte> destination) const override;

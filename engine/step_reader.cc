@@ -127,16 +127,21 @@ Result<ItemRecord> StepReaderImpl::read_item(std::string_view item, const LeafPa
                     : fmt::format("{} '{}'", item_name(record_.save.step, item), to_text(below)));
 }
 
-std::vector<std::string> StepReaderImpl::part_leaves(std::string_view item,
-                                                     const LeafPath& below) const {
+std::vector<std::string> StepReaderImpl::part_leaves(std::string_view item, const LeafPath& below,
+                                                     const TreeStructure* structure) const {
   const std::size_t part_count = std::min<std::size_t>(
       std::ranges::find(record_.items, item, &ItemSummary::name)->leaf_count / kPartLeafCountMin,
       kPartsPerThread * store_->thread_count());
   std::vector<std::string> paths;
   if (store_->thread_count() == 1 || part_count < 2) return paths;
-  // If this cannot be read, that is for who asked for it to find out; the leaves can be.
-  const Result<ItemRecord> record = read_item(item, below);
-  if (!record) return paths;
+  ItemRecord own;
+  if (structure == nullptr) {
+    // If this cannot be read, that is for who asked for it to find out; the leaves can be.
+    Result<ItemRecord> record = read_item(item, below);
+    if (!record) return paths;
+    own = *std::move(record);
+    structure = &own.structure;
+  }
   const std::string prefix = open_path(below);
   // A structure is in its own order: every so many of its leaves, sorted, stand for all of them.
   std::size_t next = 0;
@@ -144,8 +149,7 @@ std::vector<std::string> StepReaderImpl::part_leaves(std::string_view item,
     if (next++ % kPartSampleInterval == 0) paths.push_back(prefix + encoded_path);
     return {};
   };
-  if (!visit(record->structure, {.enter = {}, .leaf = sample, .leave = {}, .is_checked = true}))
-    return {};
+  if (!visit(*structure, {.enter = {}, .leaf = sample, .leave = {}, .is_checked = true})) return {};
   std::ranges::sort(paths);
   std::vector<std::string> chosen;
   for (std::size_t part = 1; part < part_count; ++part) {
@@ -179,17 +183,29 @@ Result<void> StepReaderImpl::scan_leaves(std::string_view item, const KeyRange& 
 }
 
 Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view item,
-                                                            const LeafPath& below) const {
+                                                            const LeafPath& below,
+                                                            const TreeStructure* structure) const {
   STEPSTONE_TRY(check_item(record_, item));
-  if (record_.placement == Placement::kSmall) return look_up_leaves(item, below);
+  if (record_.placement == Placement::kSmall) return look_up_leaves(item, below, structure);
   const std::string item_prefix = region_prefix(record_.save, Region::kLeaf, item);
   const std::string prefix = item_prefix + open_path(below);
   // A record belongs to the part that the last of these keys not above it begins.
   std::vector<std::string> begins = {prefix};
-  for (const std::string& path : part_leaves(item, below)) begins.push_back(item_prefix + path);
+  for (const std::string& path : part_leaves(item, below, structure)) {
+    begins.push_back(item_prefix + path);
+  }
   // Without an end the iterator would go on into the first chunk, and fail over damage there.
   begins.push_back(prefix_end(prefix));
+  // The first takes the others in. Memory that is not used is none, and a vector that grows takes
+  // all of its pages anew.
+  constexpr std::uint64_t kReservedMax = std::uint64_t{1} << 16;
+  const std::uint64_t leaf_count =
+      std::ranges::find(record_.items, item, &ItemSummary::name)->leaf_count;
   std::vector<std::vector<StoredLeaf>> parts(begins.size() - 1);
+  for (auto& part : parts) {
+    const std::uint64_t share = &part == &parts.front() ? 1 : (parts.size() + 1) / 2;
+    part.reserve(std::min(leaf_count / share, kReservedMax));
+  }
   STEPSTONE_TRY(parallel_for(store_->thread_count(), parts.size(), [&](std::size_t i) {
     return scan_leaves(item, {begins[i], begins[i + 1]}, item_prefix.size(), parts[i]);
   }));
@@ -203,8 +219,6 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
     parts[i] = {};
   }
   if (!below.empty()) return leaves;
-  const std::uint64_t leaf_count =
-      std::ranges::find(record_.items, item, &ItemSummary::name)->leaf_count;
   if (leaves.size() != leaf_count) {
     return fail(ErrorCode::kCorrupt,
                 fmt::format("{}: {} of its {} leaf records are there",
@@ -215,9 +229,13 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::read_leaves(std::string_view ite
 
 // Files of `small` hold many steps and overlap: an iterator would read a block of each of them, and
 // fail over the damage of other steps.
-Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view item,
-                                                               const LeafPath& below) const {
-  const ItemRecord record = STEPSTONE_TRY(read_item(item, below));
+Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(
+    std::string_view item, const LeafPath& below, const TreeStructure* structure) const {
+  ItemRecord own;
+  if (structure == nullptr) {
+    own = STEPSTONE_TRY(read_item(item, below));
+    structure = &own.structure;
+  }
   const std::string prefix = open_path(below);
   std::vector<StoredLeaf> leaves;
   const auto look_up = [&](const std::string& encoded_path) -> Result<void> {
@@ -227,8 +245,7 @@ Result<std::vector<StoredLeaf>> StepReaderImpl::look_up_leaves(std::string_view 
     leaves.push_back(STEPSTONE_TRY(std::move(leaf)));
     return {};
   };
-  STEPSTONE_TRY(
-      visit(record.structure, {.enter = {}, .leaf = look_up, .leave = {}, .is_checked = true}));
+  STEPSTONE_TRY(visit(*structure, {.enter = {}, .leaf = look_up, .leave = {}, .is_checked = true}));
   std::sort(leaves.begin(), leaves.end(), [](const StoredLeaf& a, const StoredLeaf& b) {
     return a.encoded_path < b.encoded_path;
   });
@@ -405,6 +422,11 @@ Result<void> StepReaderImpl::read_all(std::span<const ReadRequest> requests) con
   const bool is_large = size_bytes >= kLargeSizeBytesMin;
   for (const ReadRequest& request : requests) {
     const LeafRecord& record = request.leaf->record;
+    if (record.inline_bytes) {
+      if (record.chunk_count() == 0) continue;
+      STEPSTONE_TRY(read_chunk(request.item, *request.leaf, 0, 0, request.destination));
+      continue;
+    }
     std::vector<ChunkPlace> places(record.chunk_count());
     if (is_large && !record.extents.empty()) {
       places = places_of(record, record_.save, request.item, request.leaf->encoded_path, 0,

@@ -31,8 +31,9 @@ class StepReaderImpl final : public StepContent {
 
   Result<void> hold_files() const override;
   Result<ItemRecord> read_item(std::string_view item, const LeafPath& below = {}) const override;
-  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
-                                              const LeafPath& below = {}) const override;
+  Result<std::vector<StoredLeaf>> read_leaves(
+      std::string_view item, const LeafPath& below = {},
+      const TreeStructure* structure = nullptr) const override;
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const override;
   Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf, std::uint64_t offset,
                           std::span<std::byte> destination) const override;
@@ -60,13 +61,14 @@ class StepReaderImpl final : public StepContent {
  private:
   rocksdb::ColumnFamilyHandle* family() const;
   // Encoded paths that part an item's leaf records into pieces of similar size, ascending.
-  std::vector<std::string> part_leaves(std::string_view item, const LeafPath& below) const;
+  std::vector<std::string> part_leaves(std::string_view item, const LeafPath& below,
+                                       const TreeStructure* structure) const;
   // Appends the leaves whose records stand in `keys`, of which `item_prefix_size` bytes are the
   // item's.
   Result<void> scan_leaves(std::string_view item, const KeyRange& keys,
                            std::size_t item_prefix_size, std::vector<StoredLeaf>& leaves) const;
-  Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item,
-                                                 const LeafPath& below) const;
+  Result<std::vector<StoredLeaf>> look_up_leaves(std::string_view item, const LeafPath& below,
+                                                 const TreeStructure* structure) const;
   Error to_read_error(const rocksdb::Status& status) const;
 
   std::shared_ptr<StoreImpl> store_;

@@ -184,8 +184,9 @@ Result<ItemRecord> StepReader::read_item(std::string_view item, const LeafPath& 
 }
 
 Result<std::vector<StoredLeaf>> StepReader::read_leaves(std::string_view item,
-                                                        const LeafPath& below) const {
-  return content_->read_leaves(item, below);
+                                                        const LeafPath& below,
+                                                        const TreeStructure* structure) const {
+  return content_->read_leaves(item, below, structure);
 }
 
 Result<StoredLeaf> StepReader::read_leaf(std::string_view item, std::string encoded_path) const {

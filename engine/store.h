@@ -357,9 +357,10 @@ class StepReader {
 
   // The records of all leaves of an item, or of those below one of its containers, in path order,
   // without reading the chunks, or any other record. Whether those below a container are complete
-  // is for its structure to say.
-  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
-                                              const LeafPath& below = {}) const;
+  // is for its structure to say. `structure`: what read_item() gave of the same, so that it need
+  // not be read once more.
+  Result<std::vector<StoredLeaf>> read_leaves(std::string_view item, const LeafPath& below = {},
+                                              const TreeStructure* structure = nullptr) const;
 
   // One look-up. `encoded_path` is encode_path()'s.
   Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const;

@@ -27,8 +27,8 @@ class StepContent {
   virtual const StepRecord& record() const = 0;
   virtual Result<void> hold_files() const = 0;
   virtual Result<ItemRecord> read_item(std::string_view item, const LeafPath& below) const = 0;
-  virtual Result<std::vector<StoredLeaf>> read_leaves(std::string_view item,
-                                                      const LeafPath& below) const = 0;
+  virtual Result<std::vector<StoredLeaf>> read_leaves(std::string_view item, const LeafPath& below,
+                                                      const TreeStructure* structure) const = 0;
   virtual Result<StoredLeaf> read_leaf(std::string_view item, std::string encoded_path) const = 0;
   virtual Result<void> read_bytes(std::string_view item, const StoredLeaf& leaf,
                                   std::uint64_t offset, std::span<std::byte> destination) const = 0;

@@ -231,8 +231,8 @@ Result<std::string> encode_index_page(const IndexPage& page, Tree tree, std::uin
 
 Result<IndexPage> decode_index_page(std::string_view bytes, Tree tree, std::uint32_t level,
                                     std::uint64_t offset) {
-  const auto table = STEPSTONE_TRY(internal::VerifiedRecord<schema::IndexPage>::open(
-      bytes, page_key(tree, level), schema::IndexPageIdentifier()));
+  internal::VerifiedRecord<schema::IndexPage> table;
+  STEPSTONE_TRY(table.open(bytes, page_key(tree, level), schema::IndexPageIdentifier()));
   const std::size_t count = table->places()->size();
   if (count == 0 || count > limits::kIndexPageEntriesMax || count != table->key_ends()->size() ||
       internal::is_misaligned(table->places())) {

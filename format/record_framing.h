@@ -4,6 +4,7 @@
 
 #include <flatbuffers/flatbuffers.h>
 
+#include <array>
 #include <bit>
 #include <cstring>
 #include <memory>
@@ -94,8 +95,14 @@ inline std::uint64_t read_little_endian(std::string_view bytes) {
 template <typename Table>
 class VerifiedRecord {
  public:
-  static Result<VerifiedRecord> open(std::string_view bytes, std::string_view key,
-                                     const char* identifier, std::uint64_t known_features = 0) {
+  VerifiedRecord() = default;
+  VerifiedRecord(const VerifiedRecord&) = delete;
+  VerifiedRecord& operator=(const VerifiedRecord&) = delete;
+  ~VerifiedRecord() = default;
+
+  // Once; what is read of the record is valid as long as this is.
+  Result<void> open(std::string_view bytes, std::string_view key, const char* identifier,
+                    std::uint64_t known_features = 0) {
     if (bytes.size() > limits::kRecordSizeBytesMax + kTrailerSizeBytes) {
       return corrupt("record of " + std::to_string(bytes.size()) + " bytes is over the limit");
     }
@@ -105,8 +112,7 @@ class VerifiedRecord {
     if (hash128(as_bytes(buffer)) != record_hash(bytes)) {
       return corrupt("record does not match its hash");
     }
-    VerifiedRecord record(buffer);
-    const auto* const data = reinterpret_cast<const std::uint8_t*>(record.memory_.get());
+    const std::uint8_t* const data = aligned(buffer);
     if (!flatbuffers::BufferHasIdentifier(data, identifier)) {
       return corrupt("record is of another kind");
     }
@@ -114,8 +120,8 @@ class VerifiedRecord {
     const auto tables_max = static_cast<flatbuffers::uoffset_t>(limits::kItemsPerStepMax + 16);
     flatbuffers::Verifier verifier(data, buffer.size(), kDepthMax, tables_max);
     if (!verifier.VerifyBuffer<Table>(identifier)) return corrupt("record is no valid flatbuffer");
-    record.table_ = flatbuffers::GetRoot<Table>(data);
-    const schema::Header* const header = record.table_->header();
+    table_ = flatbuffers::GetRoot<Table>(data);
+    const schema::Header* const header = table_->header();
     if (header->format_version() != kFormatVersion) {
       return fail(ErrorCode::kUnsupported,
                   "record in format version " + std::to_string(header->format_version()) +
@@ -125,19 +131,26 @@ class VerifiedRecord {
       return fail(ErrorCode::kUnsupported, "record needs a feature that this build does not have");
     }
     if (view(header->key()) != key) return corrupt("record belongs to another key");
-    return record;
+    return {};
   }
 
   const Table* operator->() const { return table_; }
 
  private:
   // Records come out of RocksDB's blocks at any address; flatbuffers read aligned.
-  explicit VerifiedRecord(std::string_view buffer)
-      : memory_(std::make_unique_for_overwrite<std::uint64_t[]>(buffer.size() / 8 + 1)) {
-    std::memcpy(memory_.get(), buffer.data(), buffer.size());
+  const std::uint8_t* aligned(std::string_view buffer) {
+    std::uint64_t* memory = near_.data();
+    if (buffer.size() > sizeof(near_)) {
+      far_ = std::make_unique_for_overwrite<std::uint64_t[]>(buffer.size() / 8 + 1);
+      memory = far_.get();
+    }
+    std::memcpy(memory, buffer.data(), buffer.size());
+    return reinterpret_cast<const std::uint8_t*>(memory);
   }
 
-  std::unique_ptr<std::uint64_t[]> memory_;
+  // There may be ten thousands of records of small leaves, and little else to do for each.
+  std::array<std::uint64_t, 256> near_;
+  std::unique_ptr<std::uint64_t[]> far_;
   const Table* table_ = nullptr;
 };
 

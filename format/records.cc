@@ -343,8 +343,8 @@ Result<std::string> encode(const StoreRecord& record, std::string_view key) {
 }
 
 Result<StoreRecord> decode_store_record(std::string_view bytes, std::string_view key) {
-  const auto table = STEPSTONE_TRY(
-      VerifiedRecord<schema::StoreRecord>::open(bytes, key, schema::StoreRecordIdentifier()));
+  VerifiedRecord<schema::StoreRecord> table;
+  STEPSTONE_TRY(table.open(bytes, key, schema::StoreRecordIdentifier()));
   StoreRecord record;
   record.store_id = from_schema(table->store_id());
   record.created_unix_ns = table->created_unix_ns();
@@ -409,8 +409,8 @@ Result<std::string> encode(const StepRecord& record, std::string_view key) {
 }
 
 Result<StepRecord> decode_step_record(std::string_view bytes, std::string_view key) {
-  const auto table = STEPSTONE_TRY(
-      VerifiedRecord<schema::StepRecord>::open(bytes, key, schema::StepRecordIdentifier()));
+  VerifiedRecord<schema::StepRecord> table;
+  STEPSTONE_TRY(table.open(bytes, key, schema::StepRecordIdentifier()));
   StepRecord record;
   record.save = {table->step(), table->generation()};
   record.sequence = table->sequence();
@@ -474,8 +474,8 @@ Result<std::string> encode(const ItemRecord& record, std::string_view key) {
 
 Result<ItemRecord> decode_item_record(std::string_view bytes, std::string_view key,
                                       const LeafPath& below) {
-  const auto table = STEPSTONE_TRY(
-      VerifiedRecord<schema::ItemRecord>::open(bytes, key, schema::ItemRecordIdentifier()));
+  VerifiedRecord<schema::ItemRecord> table;
+  STEPSTONE_TRY(table.open(bytes, key, schema::ItemRecordIdentifier()));
   ItemRecord record;
   record.handler = view(table->handler());
   record.leaf_count = table->leaf_count();
@@ -595,8 +595,8 @@ Result<std::string> encode(const LeafRecord& record, std::string_view key) {
 }
 
 Result<LeafRecord> decode_leaf_record(std::string_view bytes, std::string_view key) {
-  const auto table = STEPSTONE_TRY(VerifiedRecord<schema::LeafRecord>::open(
-      bytes, key, schema::LeafRecordIdentifier(), kFeatureAlignment));
+  VerifiedRecord<schema::LeafRecord> table;
+  STEPSTONE_TRY(table.open(bytes, key, schema::LeafRecordIdentifier(), kFeatureAlignment));
   if ((table->header()->required_features() == 0) != (table->alignment() == 0)) {
     return corrupt("leaf record: its features do not fit what it holds");
   }

@@ -110,7 +110,7 @@ bool RestoreOptions::has_paths() const {
 args::PyTreeRestore RestoreOptions::to_args(const Tree& tree) const {
   args::PyTreeRestore args;
   PathFinder paths(tree);
-  if (target != nullptr) args.item = target->tree;
+  if (target != nullptr) args.borrowed_item = &target->tree;
   for (const auto& [selector, leaf_args] : restore_args) {
     RestoreArgs merged = leaf_args.args;
     merged.pad = merged.pad || pad_or_truncate;

@@ -36,7 +36,7 @@ struct RestoreOptions {
 
   // Whether some options are for paths of leaves.
   bool has_paths() const;
-  // `tree`: what paths are looked up in.
+  // `tree`: what paths are looked up in. The target has to outlive the result.
   args::PyTreeRestore to_args(const Tree& tree) const;
 };
 

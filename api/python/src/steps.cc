@@ -77,10 +77,10 @@ bool is_for_all_leaves(const PerLeaf<RestoreArgs>& options) {
 // A part is found without a look at the rest of the item, where it stands where the target has it;
 // nullopt: it does not, or there is something wrong, about which the whole item tells more.
 std::optional<Tree> read_branch(const ItemReader& reader, const args::PyTreeRestore& args) {
-  const Branch branch(*args.item);
+  const Branch branch(*args.target());
   if (branch.path.empty()) return std::nullopt;
   args::PyTreeRestore part = args;
-  part.item = *branch.end;
+  part.borrowed_item = branch.end;
   part.subtree = to_text(branch.path);
   Result<Tree> restored = reader.read(part);
   if (!restored) return std::nullopt;
@@ -89,8 +89,8 @@ std::optional<Tree> read_branch(const ItemReader& reader, const args::PyTreeRest
 
 Result<Tree> read(const ItemReader& reader, const args::PyTreeRestore& args) {
   // Where the kinds of containers matter, those on the way have to be looked at, too.
-  if (args.partial_restore && args.any_container && args.item && args.subtree.empty() &&
-      args.transforms.empty() && is_for_all_leaves(args.restore_args)) {
+  if (args.partial_restore && args.any_container && args.target() != nullptr &&
+      args.subtree.empty() && args.transforms.empty() && is_for_all_leaves(args.restore_args)) {
     if (std::optional<Tree> part = read_branch(reader, args)) return *std::move(part);
   }
   return reader.read(args);
