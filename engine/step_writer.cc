@@ -11,6 +11,7 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <set>
 #include <system_error>
 #include <thread>
@@ -191,6 +192,12 @@ Result<void> DatabaseStepSaver::put_item(std::string name, PlannedItem item) {
     return fail(ErrorCode::kAlreadyExists,
                 item_name(save_.step, name) + " was already added to this save");
   }
+  // A vector that grows takes all of its pages anew, and a leaf is large.
+  const auto leaf_count = static_cast<std::size_t>(
+      std::count(item.structure.kinds.begin(), item.structure.kinds.end(), NodeKind::kLeaf));
+  if (leaves_.size() + leaf_count > leaves_.capacity()) {
+    leaves_.reserve(std::max(leaves_.size() + leaf_count, 2 * leaves_.capacity()));
+  }
   items_.emplace(std::move(name), std::move(item));
   return {};
 }
@@ -218,21 +225,32 @@ Result<void> DatabaseStepSaver::put_leaf(std::string_view item, std::string enco
   return {};
 }
 
-// By item and path. A leaf is large, so that it is moved only once.
+// By item and path. A leaf is large, so that it is moved only once, and within the memory that they
+// have.
 void DatabaseStepSaver::sort_leaves() {
-  std::vector<PlannedLeaf*> order;
-  order.reserve(leaves_.size());
-  for (PlannedLeaf& leaf : leaves_) order.push_back(&leaf);
-  const auto is_before = [](const PlannedLeaf* a, const PlannedLeaf* b) {
-    const int items = a->item == b->item ? 0 : a->item->compare(*b->item);
-    return items != 0 ? items < 0 : a->encoded_path < b->encoded_path;
+  std::vector<std::size_t> order(leaves_.size());  // Of each place the leaf that belongs there.
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto is_before = [this](std::size_t i, std::size_t j) {
+    const PlannedLeaf& a = leaves_[i];
+    const PlannedLeaf& b = leaves_[j];
+    const int items = a.item == b.item ? 0 : a.item->compare(*b.item);
+    return items != 0 ? items < 0 : a.encoded_path < b.encoded_path;
   };
   if (std::is_sorted(order.begin(), order.end(), is_before)) return;
   std::sort(order.begin(), order.end(), is_before);
-  std::vector<PlannedLeaf> sorted;
-  sorted.reserve(leaves_.size());
-  for (PlannedLeaf* const leaf : order) sorted.push_back(std::move(*leaf));
-  leaves_ = std::move(sorted);
+  for (std::size_t begin = 0; begin < order.size(); ++begin) {
+    if (order[begin] == begin) continue;
+    // Around one cycle of the permutation.
+    PlannedLeaf first = std::move(leaves_[begin]);
+    std::size_t place = begin;
+    for (std::size_t next = order[place]; next != begin; next = order[place]) {
+      leaves_[place] = std::move(leaves_[next]);
+      order[place] = place;
+      place = next;
+    }
+    leaves_[place] = std::move(first);
+    order[place] = place;
+  }
 }
 
 // Sorts the leaves and holds them against the structures: exactly one for each place.
