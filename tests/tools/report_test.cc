@@ -14,6 +14,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "api/tree.h"
 #include "format/leaf_path.h"
 #include "tests/tools/report_support.h"
 #include "tools/report/base64.h"
