@@ -20,6 +20,27 @@ bool is_manifest(const std::string& path) {
   return path.find("MANIFEST-", path.find_last_of('/') + 1) != std::string::npos;
 }
 
+bool is_options(const std::string& path) {
+  return path.compare(path.find_last_of('/') + 1, 8, "OPTIONS-") == 0;
+}
+
+// A file that may be gone, or be anything, after a power failure.
+class UnsyncedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  using FSWritableFileOwnerWrapper::FSWritableFileOwnerWrapper;
+
+  IOStatus Sync(const IOOptions& /*options*/, IODebugContext* /*context*/) override {
+    return IOStatus::OK();
+  }
+  IOStatus Fsync(const IOOptions& /*options*/, IODebugContext* /*context*/) override {
+    return IOStatus::OK();
+  }
+  IOStatus RangeSync(std::uint64_t /*offset*/, std::uint64_t /*size*/, const IOOptions& /*options*/,
+                     IODebugContext* /*context*/) override {
+    return IOStatus::OK();
+  }
+};
+
 class WatchedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
   WatchedWritableFile(std::unique_ptr<rocksdb::FSWritableFile>&& file, bool is_manifest,
@@ -94,6 +115,10 @@ class WatchedDirectory : public rocksdb::FSDirectoryWrapper {
   }
   IOStatus FsyncWithDirOptions(const IOOptions& options, IODebugContext* context,
                                const rocksdb::DirFsyncOptions& directory_options) override {
+    if (directory_options.reason == rocksdb::DirFsyncOptions::kFileRenamed &&
+        is_options(directory_options.renamed_new_name)) {
+      return IOStatus::OK();
+    }
     return noted(FSDirectoryWrapper::FsyncWithDirOptions(options, context, directory_options),
                  has_failed_);
   }
@@ -136,7 +161,9 @@ IOStatus StoreFileSystem::NewWritableFile(const std::string& path, const FileOpt
                                           std::unique_ptr<rocksdb::FSWritableFile>* file,
                                           IODebugContext* context) {
   IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, context);
-  if (status.ok()) {
+  if (status.ok() && is_options(path)) {
+    *file = std::make_unique<UnsyncedWritableFile>(std::move(*file));
+  } else if (status.ok()) {
     *file = std::make_unique<WatchedWritableFile>(std::move(*file), is_manifest(path),
                                                   write_has_failed_);
   }

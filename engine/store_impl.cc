@@ -269,6 +269,8 @@ Result<void> StoreImpl::check_directory() {
   if (has_head) {
     const Head head = STEPSTONE_TRY(HeadFile::read(*file_system_, (directory_ / "HEAD").string()));
     if (head.sequence != 0) {
+      // Another process may have created it, and saved, since it was looked for.
+      if (file_exists(*file_system_, directory_ / "CURRENT")) return {};
       return corrupt("the database is gone (no CURRENT), but HEAD witnesses steps");
     }
     if (options_.create_if_missing) return {};

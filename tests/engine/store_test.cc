@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <random>
 #include <set>
 
 #include "format/limits.h"
 #include "tests/support/engine_steps.h"
+#include "tests/support/simulated_disk.h"
 #include "tests/support/temporary_directory.h"
 
 namespace stepstone {
@@ -650,6 +652,62 @@ TEST_F(StoreTest, TheStoreHoldsByWhichRuleItIsKept) {
   ASSERT_TRUE(save_arrays(*store, 3, 1, kLarge, {.preservation_policy = "[2]"}));
   ASSERT_TRUE(store->close());
   EXPECT_EQ(open({.read_only = true})->preservation_policy(), "[2]");
+}
+
+// Calls a function once, after the first look for a database.
+class HookedFileSystem : public rocksdb::FileSystemWrapper {
+ public:
+  HookedFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base, std::function<void()> hook)
+      : FileSystemWrapper(base), hook_(std::move(hook)) {}
+
+  const char* Name() const override { return "HookedFileSystem"; }
+  rocksdb::IOStatus FileExists(const std::string& path, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* context) override {
+    const rocksdb::IOStatus status = FileSystemWrapper::FileExists(path, options, context);
+    if (path.ends_with("/CURRENT") && hook_) std::exchange(hook_, nullptr)();
+    return status;
+  }
+
+ private:
+  std::function<void()> hook_;
+};
+
+TEST_F(StoreTest, AStoreThatAnotherProcessCreatesMeanwhileIsNoDamage) {
+  const auto disk = std::make_shared<SimulatedDisk>();
+  const auto hooked = std::make_shared<HookedFileSystem>(disk, [&] {
+    const auto other = Store::open("/run", {.create_if_missing = true, .file_system = disk});
+    ASSERT_TRUE(other) << other.error().message;
+    ASSERT_TRUE(save_arrays(**other, 7, 1, kSmall));
+  });
+  const auto store = Store::open("/run", {.create_if_missing = true, .file_system = hooked});
+  ASSERT_TRUE(store) << store.error().message;
+  EXPECT_THAT((*store)->steps(), ElementsAre(7));
+  ASSERT_TRUE(save_arrays(**store, 8, 1, kSmall));
+}
+
+// Each sync that is not needed is one that every opening waits for.
+TEST_F(StoreTest, NoOptionsFileIsSynced) {
+  const auto disk = std::make_shared<SimulatedDisk>();
+  for (int i = 0; i < 2; ++i) {
+    const auto store = Store::open("/run", {.create_if_missing = true, .file_system = disk});
+    ASSERT_TRUE(store) << store.error().message;
+    ASSERT_TRUE(save_arrays(**store, static_cast<std::uint64_t>(i), 1, kSmall));
+  }
+  std::set<std::string> options;  // Nodes of such files, as describe() ends with them.
+  int sync_count = 0;
+  for (std::size_t i = 0; i < disk->operation_count(); ++i) {
+    const std::string change = disk->describe(i);
+    const std::string node = change.substr(change.find(" (node "));
+    if (change.starts_with("create OPTIONS-")) options.insert(node.substr(0, node.find(')')));
+    if (change.starts_with("rename OPTIONS-")) {
+      EXPECT_FALSE(disk->describe(i + 1).starts_with("directory sync")) << change;
+    }
+    if (!change.starts_with("sync")) continue;
+    ++sync_count;
+    EXPECT_FALSE(options.contains(node.substr(0, node.find(')')))) << change;
+  }
+  EXPECT_EQ(options.size(), 3U);
+  EXPECT_GT(sync_count, 5);
 }
 
 // More steps than RocksDB opens files for by itself, and a writer that deletes them all.

@@ -58,7 +58,7 @@ const std::vector<VerbCase>& cases() {
        .use = Use::kWrites,
        .fields = "store step item leaf_count size_bytes committed_unix_ns",
        .line_for_leaves = "import STONE TARGET"},
-      {.line = "ls STORE", .fields = "store steps"},
+      {.line = "ls STORE", .fields = "store rules steps"},
       {.line = "du STORE",
        .fields = "store stored_bytes hidden_bytes reclaimable_bytes steps",
        .line_for_leaves = "du STORE"},
