@@ -23,9 +23,8 @@ namespace stepstone {
 //   marks the pages clean, so that a second try would succeed without having written them. A failed
 //   write to the MANIFEST counts too. From then on nothing is deleted: RocksDB takes the edit that
 //   failed for one that was never made, and deletes its files, but the disk may hold it;
-// - syncs no OPTIONS file, nor its name: RocksDB writes one for people at each opening, and two in
-// a
-//   new database, and reads none of them;
+// - syncs neither OPTIONS files nor their names: RocksDB writes one for people at each opening, and
+//   reads none;
 // - refuses to reopen a finished file for writing. RocksDB 7.8 reopens each ingested file only to
 // sync
 //   it again, and takes NotSupported for an answer; SstFileWriter::Finish has synced it already.
