@@ -101,6 +101,8 @@ class RuleReader {
     if (!add_known(name, policy)) add_unknown(name);
   }
 
+  bool reads_metrics() const { return reads_metrics_; }
+
   // LatestN and Newest say the same of almost every store, and are one rule.
   std::vector<NamedPolicy> take() {
     const auto latest = std::find_if(rules_.begin(), rules_.end(), [](const NamedPolicy& rule) {
@@ -257,6 +259,7 @@ class RuleReader {
       add("all", std::make_shared<PreserveAll>());
       return true;
     }
+    reads_metrics_ = true;
     const std::optional<std::string> path = text(policy, "metric");
     const bool reverse = flag(policy, "reverse", false);
     const std::string count = *n == 1 ? "the one" : fmt::format("the {}", *n);
@@ -281,6 +284,7 @@ class RuleReader {
   }
 
   std::vector<NamedPolicy> rules_;
+  bool reads_metrics_ = false;  // Others need not be parsed for thousands of steps.
 };
 
 // Differences of any two of them can be counted.
@@ -294,10 +298,14 @@ std::chrono::system_clock::time_point clamped_time(std::int64_t unix_ns) {
 }  // namespace
 
 std::string to_text(const PreservationPolicy* policy) {
-  Result<std::string> text =
-      to_json(policy == nullptr ? PreserveAll().description() : policy->description());
-  if (!text || text->size() > limits::kStoreMetadataSizeBytesMax) return kUnknownText;
-  return *std::move(text);
+  try {
+    Result<std::string> text =
+        to_json(policy == nullptr ? PreserveAll().description() : policy->description());
+    if (!text || text->size() > limits::kStoreMetadataSizeBytesMax) return kUnknownText;
+    return *std::move(text);
+  } catch (...) {
+    return kUnknownText;  // The program's own function; what it keeps does not depend on this.
+  }
 }
 
 PreservationReasons explain_preservation(std::string_view text, std::span<const StepRecord> steps) {
@@ -315,7 +323,7 @@ PreservationReasons explain_preservation(std::string_view text, std::span<const 
   const StepRecord* last = nullptr;
   for (const StepRecord& record : steps) {
     CheckpointInfo info = {.step = record.save.step, .time = clamped_time(record.started_unix_ns)};
-    if (!record.metrics.empty()) {
+    if (reader.reads_metrics() && !record.metrics.empty()) {
       // What does not parse ranks as what is not there.
       if (Result<Tree> metrics = from_json(record.metrics)) info.metrics = *std::move(metrics);
     }

@@ -13,8 +13,8 @@
 
 namespace stepstone {
 
-// JSON; of null: that of PreserveAll. A description that does not fit into a store, or which JSON
-// cannot hold, becomes that of an unknown policy.
+// JSON; of null: that of PreserveAll. A description that does not fit into a store, which JSON
+// cannot hold, or which throws, becomes that of an unknown policy.
 std::string to_text(const PreservationPolicy* policy);
 
 struct PreservationRule {

@@ -144,7 +144,7 @@ Result<ExportCounters> Store::export_steps(const std::filesystem::path& file,
   }
   const std::shared_ptr<rocksdb::FileSystem> file_system =
       options.file_system ? options.file_system : rocksdb::FileSystem::Default();
-  std::string metadata = STEPSTONE_TRY(custom_metadata());
+  std::string metadata = STEPSTONE_TRY(metadata_to_copy(options.steps.has_value()));
   return Exporter(std::move(steps), std::move(metadata), content_->thread_count(), options)
       .run(*file_system, file);
 }

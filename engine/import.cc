@@ -99,6 +99,15 @@ Result<std::vector<std::shared_ptr<const StepReader>>> Store::hold_steps(
   return readers;
 }
 
+Result<std::string> Store::metadata_to_copy(bool are_steps_named) const {
+  Result<std::string> metadata = custom_metadata();
+  // In a portable file they stand with the highest step: damage to that is none to the others.
+  if (are_steps_named && !metadata && metadata.error().code == ErrorCode::kCorrupt) {
+    return std::string();
+  }
+  return metadata;
+}
+
 Result<ImportCounters> Store::import_steps(const Store& from, const ImportOptions& options) {
   STEPSTONE_TRY(writable());
   std::vector<std::shared_ptr<const StepReader>> steps =
@@ -137,7 +146,7 @@ Result<ImportCounters> Store::import_steps(const Store& from, const ImportOption
     progress.end_step(size_bytes);
     step.reset();  // It may be collected now.
   }
-  const std::string metadata = STEPSTONE_TRY(from.custom_metadata());
+  const std::string metadata = STEPSTONE_TRY(from.metadata_to_copy(options.steps.has_value()));
   if (!metadata.empty() && STEPSTONE_TRY(custom_metadata()).empty()) {
     STEPSTONE_TRY(set_custom_metadata(metadata));
   }

@@ -229,6 +229,8 @@ class Store {
   Result<std::shared_ptr<StoreImpl>> writable() const;
   Result<std::vector<std::shared_ptr<const StepReader>>> hold_steps(
       const std::optional<std::vector<std::uint64_t>>& steps) const;
+  // For a copy of all steps, or of those that were named: these can do without.
+  Result<std::string> metadata_to_copy(bool are_steps_named) const;
 
   std::shared_ptr<StoreContent> content_;  // Null: it was closed.
 };

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <stdexcept>
 
 #include "api/best_n.h"
 #include "api/checkpoint_manager.h"
@@ -180,6 +181,21 @@ TEST(PreservationText, WhatOnlyTheProgramCanDecideIsSaidSo) {
   EXPECT_FALSE(reasons.rules[0].is_known);
   EXPECT_TRUE(reasons.rules[1].is_known);
   EXPECT_THAT(reasons.of_steps, ElementsAre(IsEmpty(), IsEmpty(), ElementsAre(1)));
+}
+
+class Undescribed : public OddSteps {
+ public:
+  Tree description() const override { throw std::runtime_error("no description"); }
+};
+
+TEST(PreservationText, ADescriptionThatThrowsStopsNothing) {
+  const TemporaryDirectory directory;
+  auto manager = CheckpointManager::open(directory.path() / "run",
+                                         {.preservation_policy = std::make_shared<Undescribed>()});
+  ASSERT_TRUE(is_ok(manager));
+  EXPECT_TRUE(is_ok((*manager)->save(1, args::StandardSave(Tree(1)))));
+  EXPECT_TRUE(is_ok((*manager)->close()));
+  EXPECT_EQ(words_of(Undescribed()), "a rule of the program's own");
 }
 
 TEST(PreservationText, WhatDoesNotFitIntoAStoreIsAnUnknownPolicy) {

@@ -103,6 +103,35 @@ TEST_F(TransferTest, MetadataOfTheStoreGoAlong) {
   EXPECT_EQ(*third->custom_metadata(), "{}");
 }
 
+// The metadata stand in the record of the highest step, which other steps can do without.
+TEST_F(TransferTest, GoodStepsOfADamagedFileAreCopiedByName) {
+  const auto store = open("run");
+  for (std::uint64_t step = 1; step <= 2; ++step) {
+    ASSERT_TRUE(save_arrays(*store, step, 1, kTransferSizes));
+  }
+  const std::string metadata = R"({"run":"of the whole store"})";
+  ASSERT_TRUE(store->set_custom_metadata(metadata));
+  ASSERT_TRUE(store->export_steps(path("a.stone"), {}));
+  std::ifstream read(path("a.stone"), std::ios::binary);
+  std::string bytes(std::istreambuf_iterator<char>(read), {});
+  const std::size_t place = bytes.find(metadata);
+  ASSERT_NE(place, std::string::npos);
+  bytes[place] ^= 1;
+  std::ofstream(path("a.stone"), std::ios::binary | std::ios::trunc) << bytes;
+
+  const auto file = open("a.stone");
+  EXPECT_EQ(file->custom_metadata().error().code, ErrorCode::kCorrupt);
+  const auto exported = file->export_steps(path("b.stone"), {.steps = {{1}}});
+  ASSERT_TRUE(exported) << exported.error().message;
+  EXPECT_TRUE(*holds_arrays(*open("b.stone"), 1, 1, kTransferSizes));
+  const auto other = open("other");
+  const auto imported = other->import_steps(*file, {.steps = {{1}}});
+  ASSERT_TRUE(imported) << imported.error().message;
+  EXPECT_TRUE(*holds_arrays(*other, 1, 1, kTransferSizes));
+  EXPECT_EQ(file->export_steps(path("c.stone"), {}).error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(open("third")->import_steps(*file, {}).error().code, ErrorCode::kCorrupt);
+}
+
 TEST_F(TransferTest, AFileIsTheSameWhicheverStoreOrFileItIsExportedFrom) {
   const auto store = open("run");
   ASSERT_TRUE(save_arrays(*store, 5, 1, kTransferSizes));
