@@ -79,7 +79,7 @@ int parse_and_run(int argument_count, char** arguments) {
   const Result<int> result = line.run(console);
   if (result) return *result;
   report(to_string(result.error().code), result.error().message, line.json, console.output);
-  return InterruptionGuard::was_interrupted() ? kExitInterrupted : line.failure_exit_code;
+  return was_interrupted() ? kExitInterrupted : line.failure_exit_code;
 }
 
 }  // namespace

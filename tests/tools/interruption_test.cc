@@ -26,7 +26,7 @@ using nlohmann::json;
 // The command, running.
 class Running {
  public:
-  explicit Running(std::vector<std::string> arguments) {
+  explicit Running(std::vector<std::string> arguments, const std::string& output = "/dev/null") {
     arguments.insert(arguments.begin(), STEPSTONE_BINARY);
     std::vector<char*> pointers;
     pointers.reserve(arguments.size() + 1);
@@ -34,9 +34,9 @@ class Running {
     pointers.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
-    for (const int descriptor : {STDOUT_FILENO, STDERR_FILENO}) {
-      ::posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_WRONLY, 0);
-    }
+    ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output.c_str(),
+                                       O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     EXPECT_EQ(::posix_spawn(&child_, STEPSTONE_BINARY, &actions, nullptr, pointers.data(), environ),
               0);
     ::posix_spawn_file_actions_destroy(&actions);
@@ -212,8 +212,8 @@ struct InterruptedVerb {
   std::string line;
   // The same once more, to its end.
   std::string again;
-  std::string store;  // In which the steps are counted; empty: the verb makes the file `file`.
-  std::string file;
+  std::string store;  // In which the steps are counted; empty: the verb makes the files `files`,
+  std::vector<std::string> files;  // all or none, of which the last is the one to read.
   // Which steps there may be after the interruption, and which there are in the end.
   std::vector<std::vector<std::uint64_t>> possible_steps;
   std::vector<std::uint64_t> steps;
@@ -275,13 +275,29 @@ const std::vector<InterruptedVerb>& interrupted_verbs() {
       {.name = "export",
        .line = "export RUN 1 -o OUT.safetensors",
        .again = "export RUN 1 -o OUT.safetensors --force",
-       .file = "out.safetensors"},
+       .files = {"out.safetensors"}},
+      {.name = "export_to_shards",
+       .line = "export RUN 1 -o OUT.safetensors --shard-size 1MB",
+       .again = "export RUN 1 -o OUT.safetensors --shard-size 1MB --force",
+       .files = {"out-00001-of-00002.safetensors", "out-00002-of-00002.safetensors",
+                 "out.safetensors.index.json"}},
       {.name = "export_to_a_portable_file",
        .line = "export RUN -o OUT.stone",
        .again = "export RUN -o OUT.stone --force",
-       .file = "out.stone"},
+       .files = {"out.stone"}},
   };
   return kVerbs;
+}
+
+// Those that end on an interruption by themselves; it ends the others where they are.
+std::vector<InterruptedVerb> asking_verbs() {
+  std::vector<InterruptedVerb> verbs;
+  std::ranges::copy_if(interrupted_verbs(), std::back_inserter(verbs),
+                       [](const InterruptedVerb& verb) {
+                         return verb.name.starts_with("import") || verb.name.starts_with("copy") ||
+                                verb.name.starts_with("export");
+                       });
+  return verbs;
 }
 
 class EveryInterruptionTest : public TemporaryDirectoryTest,
@@ -336,9 +352,8 @@ class EveryInterruptionTest : public TemporaryDirectoryTest,
 
   // As it was in the beginning.
   void restore() const {
-    for (const char* name : {"work", "target", "out.safetensors", "out.stone"}) {
-      std::filesystem::remove_all(path(name));
-    }
+    for (const char* name : {"work", "target", "imported"}) std::filesystem::remove_all(path(name));
+    for (const std::string& name : GetParam().files) std::filesystem::remove(path(name));
     constexpr auto kRecursive = std::filesystem::copy_options::recursive;
     if (!GetParam().has_retired) {
       if (GetParam().store == "work") {
@@ -431,7 +446,9 @@ class EveryInterruptionTest : public TemporaryDirectoryTest,
     EXPECT_TRUE(exit_code == 130 || exit_code == 0) << exit_code;
     const InterruptedVerb& verb = GetParam();
     if (verb.store.empty()) {
-      EXPECT_EQ(std::filesystem::exists(path(verb.file)), exit_code == 0);
+      for (const std::string& file : verb.files) {
+        EXPECT_EQ(std::filesystem::exists(path(file)), exit_code == 0) << file;
+      }
       expect_nothing_partial();
       return;
     }
@@ -460,11 +477,15 @@ class EveryInterruptionTest : public TemporaryDirectoryTest,
     if (!verb.store.empty()) {
       EXPECT_EQ(steps_of(path(verb.store)), verb.steps);
       expect_whole_steps(path(verb.store));
-    } else if (verb.file == "out.stone") {
-      EXPECT_EQ(steps_of(path(verb.file)), kAll);
-      expect_whole_steps(path(verb.file));
+    } else if (verb.files.back() == "out.stone") {
+      EXPECT_EQ(steps_of(path("out.stone")), kAll);
+      expect_whole_steps(path("out.stone"));
     } else {
-      EXPECT_EQ(read_file(path(verb.file)), read_file(path("in.safetensors")));
+      const CommandResult imported =
+          run_stepstone({"import", path(verb.files.back()).string(), path("imported").string(),
+                         "--step", "1", "--overwrite"});
+      EXPECT_EQ(imported.exit_code, 0) << imported.error;
+      expect_whole_steps(path("imported"));
     }
   }
 };
@@ -487,7 +508,63 @@ TEST_P(EveryInterruptionTest, LeavesNothingHalfDone) {
     expect_to_go_on();
   }
 }
+
+class FinishedVerbTest : public EveryInterruptionTest {};
+
+// When it has answered, its stores may still be to be closed.
+TEST_P(FinishedVerbTest, IsNotSaidToHaveBeenInterrupted) {
+  const InterruptedVerb& verb = GetParam();
+  const std::string answer = path("answer").string();
+  for (int round = 0; round < 6; ++round) {
+    restore();
+    std::filesystem::remove(answer);
+    Running running(words(verb.line), answer);
+    running.interrupt_when([&] {
+      std::error_code ignored;
+      const std::uintmax_t size_bytes = std::filesystem::file_size(answer, ignored);
+      return !ignored && size_bytes != 0;
+    });
+    EXPECT_EQ(running.wait(), 0);
+    expect_nothing_half_done(0);
+  }
+}
+
+// One shard of each model, under the index of one, would be read as a model that never was.
+TEST_F(InterruptionTest, ShardsAreReplacedAllOrNone) {
+  const std::string file = path("m.safetensors").string();
+  const std::vector<std::string> names = {
+      "m-00001-of-00003.safetensors", "m-00002-of-00003.safetensors",
+      "m-00003-of-00003.safetensors", "m.safetensors.index.json"};
+  const auto contents = [&] {
+    std::vector<std::string> bytes;
+    for (const std::string& name : names) bytes.push_back(read_file(path(name)));
+    return bytes;
+  };
+  const auto arguments = [&](const char* step) {
+    return std::vector<std::string>{"export", store(),        step,   "-o",
+                                    file,     "--shard-size", "4MiB", "--force"};
+  };
+  ASSERT_EQ(run_stepstone(arguments("2")).exit_code, 0);
+  const auto second = contents();
+  ASSERT_EQ(run_stepstone(arguments("1")).exit_code, 0);
+  const auto first = contents();
+  ASSERT_NE(first[0], second[0]);
+  Running running(arguments("2"));
+  // The last shard is under way.
+  running.interrupt_when([&] {
+    for (const auto& entry : std::filesystem::directory_iterator(path(""))) {
+      if (entry.path().filename().native().starts_with(names[2] + ".partial")) return true;
+    }
+    return false;
+  });
+  const int exit_code = running.wait();
+  EXPECT_TRUE(exit_code == 130 || exit_code == 0) << exit_code;
+  EXPECT_TRUE(contents() == (exit_code == 0 ? second : first));
+}
+
 INSTANTIATE_TEST_SUITE_P(Verbs, EveryInterruptionTest, testing::ValuesIn(interrupted_verbs()),
+                         [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(Verbs, FinishedVerbTest, testing::ValuesIn(asking_verbs()),
                          [](const auto& instance) { return instance.param.name; });
 
 }  // namespace

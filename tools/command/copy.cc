@@ -28,7 +28,7 @@ Result<ImportOptions> import_options(const CopyArguments& arguments) {
   if (arguments.overwrite) options.existing = ImportOptions::Existing::kOverwrite;
   if (arguments.skip_existing) options.existing = ImportOptions::Existing::kSkip;
   options.hooks = STEPSTONE_TRY(hooks_for(arguments.choice));
-  options.should_stop = InterruptionGuard::was_interrupted;
+  options.should_stop = was_interrupted;
   return options;
 }
 
@@ -36,7 +36,7 @@ Result<int> run_copy(const CopyArguments& arguments, Console& console) {
   // Nothing is created for a source that is not there.
   const auto from = STEPSTONE_TRY(open_for_reading(arguments.from));
   STEPSTONE_TRY(check_choice(*from, arguments.steps, arguments.choice));
-  const InterruptionGuard guard;
+  note_interruptions();
   ImportOptions options = STEPSTONE_TRY(import_options(arguments));
   const auto to = STEPSTONE_TRY(Store::open(arguments.to, {.create_if_missing = true}));
   const auto copy = [&] {
@@ -47,7 +47,7 @@ Result<int> run_copy(const CopyArguments& arguments, Console& console) {
     return to->import_steps(*from, options);
   };
   Result<ImportCounters> counters = copy();
-  if (!counters && InterruptionGuard::was_interrupted()) {
+  if (!counters && was_interrupted()) {
     return fail(ErrorCode::kClosed,
                 "interrupted; the steps that were copied are whole, and --skip-existing goes on "
                 "from there");

@@ -138,7 +138,7 @@ Result<int> run_export(const ExportArguments& arguments, Console& console) {
   const std::string place = fmt::format("step {} item '{}'", step_number, printable(item));
   const Contents contents = STEPSTONE_TRY_CONTEXT(gather(arguments, step, item), place);
 
-  const InterruptionGuard guard;
+  note_interruptions();
   Progress progress("export");
   const std::uint64_t total_bytes = contents.size_bytes();
   std::uint64_t done_bytes = 0;
@@ -148,7 +148,7 @@ Result<int> run_export(const ExportArguments& arguments, Console& console) {
       .shard_size_bytes = arguments.shard_size_bytes,
       .deflate = arguments.deflate,
       .on_bytes = [&](std::uint64_t size_bytes) -> Result<void> {
-        if (InterruptionGuard::was_interrupted()) return fail(ErrorCode::kIo, "interrupted");
+        if (was_interrupted()) return fail(ErrorCode::kIo, "interrupted");
         done_bytes += size_bytes;
         progress.update(done_bytes, total_bytes);
         return {};

@@ -46,7 +46,7 @@ class InterruptibleSource final : public LeafSource {
 
   Result<std::span<const std::byte>> read(std::uint64_t offset, std::size_t size,
                                           std::span<std::byte> scratch) const override {
-    if (InterruptionGuard::was_interrupted()) {
+    if (was_interrupted()) {
       return fail(ErrorCode::kClosed, "interrupted; nothing was imported");
     }
     return source_->read(offset, size, scratch);
@@ -97,7 +97,7 @@ Result<int> run_import(const ImportArguments& arguments, Console& console) {
   const std::string item = arguments.item.value_or(std::string(kDefaultItem));
   Contents contents = STEPSTONE_TRY(read_contents(arguments));
   const std::size_t leaf_count = contents.leaves.size();
-  const InterruptionGuard guard;
+  note_interruptions();
   const auto store = STEPSTONE_TRY(Store::open(arguments.store, {.create_if_missing = true}));
   const StepRecord record = STEPSTONE_TRY(save(arguments, item, std::move(contents), *store));
   STEPSTONE_TRY(store->close());

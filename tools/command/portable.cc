@@ -25,14 +25,14 @@ bool is_portable_file(const std::filesystem::path& path) {
 }
 
 Result<int> export_portable(const PortableExport& arguments, Console& console) {
-  const InterruptionGuard guard;
+  note_interruptions();
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
   STEPSTONE_TRY(check_choice(*store, arguments.steps, arguments.choice));
   ExportOptions options;
   if (!arguments.steps.empty()) options.steps = arguments.steps;
   options.overwrite = arguments.overwrite;
   options.hooks = STEPSTONE_TRY(hooks_for(arguments.choice));
-  options.should_stop = [] { return InterruptionGuard::was_interrupted(); };
+  options.should_stop = [] { return was_interrupted(); };
   Progress progress("export");
   options.progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
     progress.update(done_bytes, total_bytes);
@@ -61,7 +61,7 @@ Result<int> export_portable(const PortableExport& arguments, Console& console) {
 }
 
 Result<int> import_portable(const PortableImport& arguments, Console& console) {
-  const InterruptionGuard guard;
+  note_interruptions();
   const auto file = STEPSTONE_TRY(open_for_reading(arguments.file));
   STEPSTONE_TRY(check_choice(*file, {}, arguments.choice));
   ImportOptions options;
@@ -70,7 +70,7 @@ Result<int> import_portable(const PortableImport& arguments, Console& console) {
                      : arguments.skip_existing ? ImportOptions::Existing::kSkip
                                                : ImportOptions::Existing::kRefuse;
   options.hooks = STEPSTONE_TRY(hooks_for(arguments.choice));
-  options.should_stop = [] { return InterruptionGuard::was_interrupted(); };
+  options.should_stop = [] { return was_interrupted(); };
   Progress progress("import");
   options.progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
     progress.update(done_bytes, total_bytes);

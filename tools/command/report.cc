@@ -44,7 +44,7 @@ std::string parse_ranges(const std::string& text, std::optional<StepRanges>& ran
 
 Result<int> run_report(const ReportArguments& arguments, Console& console) {
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));
-  const InterruptionGuard guard;
+  note_interruptions();
   // Before the work, so that a file that may not be replaced is no surprise at its end.
   const auto file = STEPSTONE_TRY(AtomicFile::create(arguments.file, arguments.force));
   ReportData report;
@@ -57,11 +57,11 @@ Result<int> run_report(const ReportArguments& arguments, Console& console) {
          .measured_steps = arguments.steps,
          .progress = [&](std::uint64_t done_bytes,
                          std::uint64_t total_bytes) { progress.update(done_bytes, total_bytes); },
-         .was_interrupted = InterruptionGuard::was_interrupted}));
+         .was_interrupted = was_interrupted}));
   }
   const std::string page = STEPSTONE_TRY(make_page(report.json, {}));
   STEPSTONE_TRY(file->write(page));
-  if (InterruptionGuard::was_interrupted()) return fail(ErrorCode::kIo, "interrupted");
+  if (was_interrupted()) return fail(ErrorCode::kIo, "interrupted");
   STEPSTONE_TRY(file->publish());
 
   const int exit_code = report.problem_count == 0 ? kExitOk : kExitFailed;

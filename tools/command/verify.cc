@@ -55,8 +55,8 @@ Result<VerifyReport> verify_some(const VerifyArguments& arguments, const Store& 
   options.bytes_per_second = arguments.max_mb_per_second * 1'000'000;
   options.thread_count = arguments.thread_count;
   options.state_file = arguments.resume_file;
-  options.should_stop = InterruptionGuard::was_interrupted;
-  const InterruptionGuard guard;
+  options.should_stop = was_interrupted;
+  note_interruptions();
   Progress progress("verify");
   options.progress = [&](std::uint64_t done_bytes, std::uint64_t total_bytes) {
     progress.update(done_bytes, total_bytes);

@@ -54,10 +54,15 @@ Result<void> AtomicFile::rewrite(std::uint64_t position, std::span<const std::by
   return {};
 }
 
-Result<void> AtomicFile::publish() {
+Result<void> AtomicFile::finish() {
   if (::fsync(descriptor_.get()) != 0) return system_failure();
   errno = descriptor_.close();
   if (errno != 0) return system_failure();
+  return {};
+}
+
+Result<void> AtomicFile::publish() {
+  if (!is_finished()) STEPSTONE_TRY(finish());
   STEPSTONE_TRY(rename());
   exists_ = false;
   const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : ".";

@@ -33,12 +33,16 @@ class AtomicFile {
 
   std::uint64_t size_bytes() const { return size_bytes_; }
 
-  // Durable when it returns. To be called once.
+  // Its bytes are on the disk and its descriptor is free; nothing can be written any more. To be
+  // called once, or left to publish().
+  Result<void> finish();
+  // Durable under its name when it returns. To be called once.
   Result<void> publish();
 
  private:
   AtomicFile() = default;
 
+  bool is_finished() const { return descriptor_.get() < 0; }
   tl::unexpected<Error> system_failure() const;
   tl::unexpected<Error> already_exists() const;
   Result<void> check_destination() const;

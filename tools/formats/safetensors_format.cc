@@ -149,9 +149,10 @@ std::vector<std::vector<std::size_t>> distribute(const Plan& plan, std::uint64_t
   return groups;
 }
 
-Result<std::uint64_t> write_shard(const Shard& shard, const Destination& destination,
-                                  const std::filesystem::path& path) {
-  const auto file = STEPSTONE_TRY(AtomicFile::create(path, destination.replace));
+// Whole and on the disk, but not under its name yet.
+Result<std::unique_ptr<AtomicFile>> write_shard(const Shard& shard, const Destination& destination,
+                                                const std::filesystem::path& path) {
+  auto file = STEPSTONE_TRY(AtomicFile::create(path, destination.replace));
   STEPSTONE_TRY(file->write(shard.header));
   for (const ContentLeaf* leaf : shard.leaves) {
     STEPSTONE_TRY(stream(*leaf, [&](std::span<const std::byte> piece) -> Result<void> {
@@ -160,8 +161,8 @@ Result<std::uint64_t> write_shard(const Shard& shard, const Destination& destina
     }));
   }
   STEPSTONE_TRY(destination.on_bytes(0));
-  STEPSTONE_TRY(file->publish());
-  return file->size_bytes();
+  STEPSTONE_TRY(file->finish());
+  return file;
 }
 
 Result<Written> write_shards(std::vector<Shard> shards, const Contents& contents,
@@ -179,10 +180,15 @@ Result<Written> write_shards(std::vector<Shard> shards, const Contents& contents
   // Refused here already if it is there, before the shards are written.
   const auto index_file = STEPSTONE_TRY(AtomicFile::create(index_path, destination.replace));
   Written written{.path = index_path};
+  // None gets its name before all are written: shards of two models beside each other would be
+  // read as one.
+  std::vector<std::unique_ptr<AtomicFile>> files;
   for (const Shard& shard : shards) {
-    written.size_bytes += STEPSTONE_TRY(write_shard(shard, destination, directory / shard.name));
+    files.push_back(STEPSTONE_TRY(write_shard(shard, destination, directory / shard.name)));
+    written.size_bytes += files.back()->size_bytes();
   }
   STEPSTONE_TRY(index_file->write(json));
+  for (const auto& file : files) STEPSTONE_TRY(file->publish());
   STEPSTONE_TRY(index_file->publish());
   written.size_bytes += index_file->size_bytes();
   written.file_count = shards.size() + 1;
@@ -218,9 +224,9 @@ Result<Written> write_safetensors(const Contents& contents, const Destination& d
                             shards.size(), kShardsMax));
   }
   if (shards.size() > 1) return write_shards(std::move(shards), contents, destination);
-  const std::uint64_t size_bytes =
-      STEPSTONE_TRY(write_shard(shards.front(), destination, destination.path));
-  return Written{.path = destination.path, .size_bytes = size_bytes};
+  const auto file = STEPSTONE_TRY(write_shard(shards.front(), destination, destination.path));
+  STEPSTONE_TRY(file->publish());
+  return Written{.path = destination.path, .size_bytes = file->size_bytes()};
 }
 
 }  // namespace stepstone::tool
