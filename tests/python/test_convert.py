@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -400,6 +401,38 @@ def test_the_command_line_tells_what_it_is_given(
     assert convert.main([str(run), store, "--steps", "7"]) == 1
     assert "no step 7" in capsys.readouterr().err
     assert convert.main([str(tmp_path), store]) == 1
+
+
+def test_an_interruption_leaves_whole_steps_and_no_file(
+    run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = tmp_path / "store"
+    read_step = convert._orbax_files.read_step
+
+    def read_first(directory: pathlib.Path) -> Any:
+        if directory.name != "1":
+            raise KeyboardInterrupt
+        return read_step(directory)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(convert._orbax_files, "read_step", read_first)
+        assert convert.main([str(run), str(store)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    with ocp.CheckpointManager(store) as manager:
+        assert list(manager.all_steps()) == [1]
+        manager.save(2, args=ocp.args.StandardSave({"a": np.ones(3)}))
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(os, "fsync", interrupt)
+        assert convert.main([str(store), str(tmp_path / "out.h5"), "--step", "2"]) == 130
+    assert not list(tmp_path.glob("out.h5*"))
+    assert convert.main([str(store), str(tmp_path / "out.h5"), "--step", "2"]) == 0
+    assert convert.main([str(run), str(store)]) == 0
 
 
 def test_libraries_that_are_absent_are_named(

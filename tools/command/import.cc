@@ -134,7 +134,7 @@ void add_import(CommandLine& line) {
             "and tuples.\n\n"
             "The store is created if it is missing. When the command ends well, the step survives "
             "power loss;\n"
-            "when it does not, the store is as it was before.\n\n"
+            "when it does not, the store is as it was before, or new and empty.\n\n"
             "Examples:\n"
             "  stepstone import model.safetensors run --step 0\n"
             "  stepstone import model.safetensors run --step 0 --overwrite   replace step 0\n"

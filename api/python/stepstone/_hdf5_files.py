@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stepstone._deletion import sync_directory
 from stepstone.errors import InvalidLayoutError, UnsupportedError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -110,7 +111,7 @@ def _attribute(value: Any) -> Any:
 
 
 def write(file: pathlib.Path, tree: Any) -> None:
-    """Writes a tree of dicts, lists and tuples, whose places become names, in one rename.
+    """Writes a tree of dicts, lists and tuples, whose places become names, in one durable rename.
 
     Raises
     ------
@@ -144,5 +145,6 @@ def write(file: pathlib.Path, tree: Any) -> None:
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.rename(file)
+        sync_directory(os.fspath(file.parent))
     finally:
         partial.unlink(missing_ok=True)

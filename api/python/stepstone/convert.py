@@ -18,6 +18,7 @@ import argparse
 import importlib
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,6 +35,7 @@ Report = Callable[[str], None]
 
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".keras.h5")
 _DEFAULT_ITEM = "default"
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 def _silent(_: str) -> None:
@@ -299,6 +301,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (StepstoneError, ValueError, OSError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "convert: interrupted; what was converted is whole, and the same command goes on",
+            file=sys.stderr,
+        )
+        return _EXIT_INTERRUPTED
     return 0
 
 
