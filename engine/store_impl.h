@@ -100,8 +100,6 @@ class StoreImpl final : public StoreContent, public std::enable_shared_from_this
 
  private:
   Result<void> open_database(bool is_new, std::uint64_t head_sequence);
-  Result<void> check_directory();
-  Result<void> create_head();
   Result<void> open_once();
   // The sequence that HEAD has now; nullopt: it cannot be read.
   std::optional<std::uint64_t> witnessed_sequence() const;
