@@ -275,6 +275,10 @@ class EveryVerbTest : public TemporaryDirectoryTest, public testing::WithParamIn
   }
 };
 
+class AnsweringVerbTest : public EveryVerbTest {};  // In JSON.
+class StoreVerbTest : public EveryVerbTest {};      // That uses a store.
+class SelectingVerbTest : public EveryVerbTest {};  // That takes --leaves.
+
 TEST_P(EveryVerbTest, AnswersPeople) {
   const auto before = files();
   const CommandResult result = run_stepstone(for_people(arguments(verb().line)));
@@ -291,8 +295,7 @@ TEST_P(EveryVerbTest, AnswersPeople) {
   EXPECT_EQ(after, before);
 }
 
-TEST_P(EveryVerbTest, AnswersProgramsAsTheManualSays) {
-  if (verb().fields.empty()) GTEST_SKIP() << "it has no answer in JSON";
+TEST_P(AnsweringVerbTest, AnswersProgramsAsTheManualSays) {
   const CommandResult result = run_stepstone(for_programs(arguments(verb().line)));
   EXPECT_EQ(result.exit_code, 0) << result.error;
   EXPECT_EQ(result.error, "");
@@ -316,8 +319,7 @@ TEST_P(EveryVerbTest, AnswersProgramsAsTheManualSays) {
   for (const std::string& field : all) EXPECT_TRUE(in_chapter.contains(field)) << field;
 }
 
-TEST_P(EveryVerbTest, SaysWhatIsMissingOrNoStore) {
-  if (!uses_store()) GTEST_SKIP() << "it uses no store";
+TEST_P(StoreVerbTest, SaysWhatIsMissingOrNoStore) {
   const std::string missing = path("missing").string();
   if (verb().verb() == "import") {
     // Its store is made if it is missing; its file is not.
@@ -334,8 +336,7 @@ TEST_P(EveryVerbTest, SaysWhatIsMissingOrNoStore) {
   }
 }
 
-TEST_P(EveryVerbTest, SaysWhatIsWrongWithASelection) {
-  if (verb().line_for_leaves.empty()) GTEST_SKIP() << "it takes no selection";
+TEST_P(SelectingVerbTest, SaysWhatIsWrongWithASelection) {
   ASSERT_EQ(
       run_stepstone({"export", path("run").string(), "-o", path("in.stone").string()}).exit_code,
       0);
@@ -388,8 +389,7 @@ bool without_privileges(const std::function<void()>& act) {
   return is_without;
 }
 
-TEST_P(EveryVerbTest, NeedsToWriteOnlyWhereItWrites) {
-  if (!uses_store()) GTEST_SKIP() << "it uses no store";
+TEST_P(StoreVerbTest, NeedsToWriteOnlyWhereItWrites) {
   const auto set_writable = [&](const char* name, bool is_writable) {
     std::filesystem::permissions(path(name), std::filesystem::perms(is_writable ? 0755 : 0555));
   };
@@ -416,8 +416,7 @@ TEST_P(EveryVerbTest, NeedsToWriteOnlyWhereItWrites) {
   if (!could_try) GTEST_SKIP() << "root, and not allowed to be less";
 }
 
-TEST_P(EveryVerbTest, ReportsDamageToALeafAndGoesOnWithoutIt) {
-  if (!uses_store()) GTEST_SKIP() << "it uses no store";
+TEST_P(StoreVerbTest, ReportsDamageToALeafAndGoesOnWithoutIt) {
   damage_leaf();
   const std::string line = verb().line_of_damage.empty() ? verb().line : verb().line_of_damage;
   const CommandResult result = run_stepstone(for_people(arguments(line)));
@@ -442,8 +441,7 @@ TEST_P(EveryVerbTest, ReportsDamageToALeafAndGoesOnWithoutIt) {
   }
 }
 
-TEST_P(EveryVerbTest, RefusesAStoreWhoseWitnessIsDamaged) {
-  if (!uses_store()) GTEST_SKIP() << "it uses no store";
+TEST_P(StoreVerbTest, RefusesAStoreWhoseWitnessIsDamaged) {
   const std::string whole = read_file(path("run/HEAD"));
   write_file(path("run/HEAD"), std::string(whole.size(), '\xA5'));
   const std::vector<std::string> words = arguments(verb().line);
@@ -458,8 +456,7 @@ TEST_P(EveryVerbTest, RefusesAStoreWhoseWitnessIsDamaged) {
   EXPECT_EQ(steps(), (std::vector<std::uint64_t>{1, 2}));
 }
 
-TEST_P(EveryVerbTest, IsBusyOnlyWhereItNeedsTheStoreForItself) {
-  if (!uses_store()) GTEST_SKIP() << "it uses no store";
+TEST_P(StoreVerbTest, IsBusyOnlyWhereItNeedsTheStoreForItself) {
   const auto writer = Store::open(path("run"), {});
   ASSERT_TRUE(writer.has_value()) << writer.error().message;
   const CommandResult result = run_stepstone(for_programs(arguments(verb().line)));
@@ -500,8 +497,25 @@ TEST_P(EveryVerbTest, FailsWhenItCannotAnswer) {
   EXPECT_EQ(result.error.find('\n'), result.error.size() - 1) << result.error;
 }
 
-INSTANTIATE_TEST_SUITE_P(Verbs, EveryVerbTest, testing::ValuesIn(cases()),
-                         [](const auto& instance) { return instance.param.verb(); });
+std::string name_of_case(const testing::TestParamInfo<VerbCase>& info) { return info.param.verb(); }
+
+auto cases_where(bool (*is_wanted)(const VerbCase&)) {
+  std::vector<VerbCase> wanted;
+  std::ranges::copy_if(cases(), std::back_inserter(wanted), is_wanted);
+  return testing::ValuesIn(wanted);
+}
+
+INSTANTIATE_TEST_SUITE_P(Verbs, EveryVerbTest, testing::ValuesIn(cases()), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Verbs, AnsweringVerbTest,
+                         cases_where([](const VerbCase& verb) { return !verb.fields.empty(); }),
+                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(Verbs, StoreVerbTest,
+                         cases_where([](const VerbCase& verb) { return verb.use != Use::kNone; }),
+                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(Verbs, SelectingVerbTest, cases_where([](const VerbCase& verb) {
+                           return !verb.line_for_leaves.empty();
+                         }),
+                         name_of_case);
 
 // No verb is left out of the table; serve, which does not end by itself, has tests of its own.
 TEST(EveryVerb, IsInTheTable) {
