@@ -371,6 +371,14 @@ TEST_P(EveryVerbTest, SaysWhatIsWrongWithItsCommandLine) {
   expect_failure(words, "usage", "--help", 2);
   if (!uses_store()) return;
   expect_failure({verb().verb()}, "usage", "--help", 2);
+  // What an unset variable becomes, for each path of the line.
+  const auto words_of_line = arguments(verb().line);
+  for (std::size_t i = 1; i < words_of_line.size(); ++i) {
+    if (!words_of_line[i].starts_with('/') || verb().verb() == "diff") continue;
+    words = words_of_line;
+    words[i].clear();
+    expect_failure(words, "usage", "empty path", 2);
+  }
 }
 
 // Runs `act` as if this were not root: permissions count.

@@ -73,7 +73,8 @@ void Verb::add_text(const Argument& argument, std::string& text) {
 void Verb::add_path(const Argument& argument, std::filesystem::path& path) {
   add_text(argument, [&path](const std::string& given) {
     path = given;
-    return std::string();
+    // Of a variable that was not set, most likely: a mistake of the command line.
+    return std::string(given.empty() ? "an empty path" : "");
   });
 }
 
