@@ -5,6 +5,7 @@
 #include "api/checkpoint_manager.h"
 #include "engine/store.h"
 #include "tests/tools/command_support.h"
+#include "tests/tools/store_support.h"
 
 namespace stepstone::tool {
 namespace {
@@ -57,6 +58,23 @@ TEST_F(CommandTest, LsTellsWhyStepsAreKept) {
   const CommandResult text = run_stepstone({"ls", store()});
   EXPECT_NE(text.output.find("; kept: the newest 2 and multiples of 4\n"), std::string::npos)
       << text.output;
+}
+
+TEST_F(CommandTest, LsShowsMetricsWhereThereAreSome) {
+  save_tree(store(), 1, Tree(1));
+  EXPECT_EQ(run_stepstone({"ls", store()}).output.find("METRICS"), std::string::npos);
+  const std::string numbers = R"({"loss": 0.5})";
+  save_tree(store(), 2, Tree(1), {.metrics = numbers});
+  save_tree(store(), 3, Tree(1), {.metrics = R"({"note": ")" + std::string(500, 'a') + "\"}"});
+  const std::string text = run_stepstone({"ls", store()}).output;
+  EXPECT_NE(text.find("ITEMS    METRICS\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  default\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("  default  " + numbers + "\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("aaa...\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find(std::string(200, 'a')), std::string::npos) << text;
+  const json answer = answer_of({"ls", store(), "--json"});
+  EXPECT_EQ(answer["steps"][0]["metrics"], nullptr);
+  EXPECT_EQ(answer["steps"][1]["metrics"], numbers);
 }
 
 TEST_F(CommandTest, DuTellsWhatStepsTakeAloneAndTogether) {

@@ -1,6 +1,7 @@
 #include "tools/command/command.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 namespace stepstone::tool {
 
@@ -26,6 +27,19 @@ Result<std::string> choose_item(const StepRecord& step, const std::optional<std:
   if (step.items.empty()) return fail(ErrorCode::kNotFound, place + " has no items");
   return fail(ErrorCode::kInvalidArgument,
               place + " has several items: choose one with --item: " + names);
+}
+
+nlohmann::ordered_json text_or_null(const std::string& text) {
+  if (text.empty()) return nullptr;
+  return printable(text);
+}
+
+std::string metrics_in_line(const StepRecord& step) {
+  // Lines stay lines, whatever a trainer puts into its metrics.
+  constexpr std::size_t kWidth = 100;
+  std::string metrics = printable(step.metrics);
+  if (metrics.size() > kWidth) metrics = metrics.substr(0, kWidth) + "...";
+  return metrics;
 }
 
 std::string_view type_name(const LeafRecord& record) {

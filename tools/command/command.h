@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,6 +36,12 @@ Result<std::unique_ptr<Store>> open_for_reading(const std::filesystem::path& dir
 // The item that was asked for, by its bytes or as printable() shows it; without one, the step's
 // only item. kNotFound, kInvalidArgument: names the items there are.
 Result<std::string> choose_item(const StepRecord& step, const std::optional<std::string>& wanted);
+
+// Metrics or metadata for programs: the text, null if there is none.
+nlohmann::ordered_json text_or_null(const std::string& text);
+
+// The metrics for people, as a part of a line, cut where they are long.
+std::string metrics_in_line(const StepRecord& step);
 
 // "float32" for an array, "string" for a string.
 std::string_view type_name(const LeafRecord& record);

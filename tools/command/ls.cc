@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "api/preservation_text.h"
@@ -47,7 +48,8 @@ nlohmann::ordered_json to_json(const StepRecord& record, const PreservationReaso
   }
   return {{"step", record.save.step},         {"committed_unix_ns", record.committed_unix_ns},
           {"leaf_count", leaf_count(record)}, {"size_bytes", record.size_bytes},
-          {"items", std::move(items)},        {"kept_by", std::move(rules)}};
+          {"items", std::move(items)},        {"metrics", text_or_null(record.metrics)},
+          {"kept_by", std::move(rules)}};
 }
 
 Result<int> run_ls(const LsArguments& arguments, Console& console) {
@@ -76,16 +78,22 @@ Result<int> run_ls(const LsArguments& arguments, Console& console) {
     STEPSTONE_TRY(console.output.write("no steps\n"));
     return kExitOk;
   }
-  Table table({{.heading = "STEP", .align = Table::Align::kRight},
-               {.heading = "COMMITTED (UTC)"},
-               {.heading = "LEAVES", .align = Table::Align::kRight},
-               {.heading = "SIZE", .align = Table::Align::kRight},
-               {.heading = "ITEMS"}});
+  const bool has_metrics = std::ranges::any_of(
+      records, [](const StepRecord& record) { return !record.metrics.empty(); });
+  std::vector<Table::Column> columns = {{.heading = "STEP", .align = Table::Align::kRight},
+                                        {.heading = "COMMITTED (UTC)"},
+                                        {.heading = "LEAVES", .align = Table::Align::kRight},
+                                        {.heading = "SIZE", .align = Table::Align::kRight},
+                                        {.heading = "ITEMS"}};
+  if (has_metrics) columns.push_back({.heading = "METRICS"});
+  Table table(std::move(columns));
   std::uint64_t size_bytes = 0;
   for (const StepRecord& record : records) {
-    table.add_row({std::to_string(record.save.step), format_time(record.committed_unix_ns),
-                   std::to_string(leaf_count(record)), format_size(record.size_bytes),
-                   item_names(record)});
+    std::vector<Table::Cell> row = {
+        std::to_string(record.save.step), format_time(record.committed_unix_ns),
+        std::to_string(leaf_count(record)), format_size(record.size_bytes), item_names(record)};
+    if (has_metrics) row.push_back(metrics_in_line(record));
+    table.add_row(std::move(row));
     size_bytes += record.size_bytes;
   }
   const std::string rules = in_words(reasons.rules);

@@ -187,11 +187,6 @@ Result<Walked> walk(const TreeStructure& structure, const LeafRecords& records,
   return walked;
 }
 
-nlohmann::ordered_json text_or_null(const std::string& text) {
-  if (text.empty()) return nullptr;
-  return printable(text);
-}
-
 Result<int> run_show(const ShowArguments& arguments, Console& console) {
   const LeafSelection selection = STEPSTONE_TRY(LeafSelection::compile(arguments.patterns));
   const auto store = STEPSTONE_TRY(open_for_reading(arguments.store));

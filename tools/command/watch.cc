@@ -25,13 +25,10 @@ struct WatchArguments {
 std::string to_line(const StepRecord& record) {
   std::uint64_t leaf_count = 0;
   for (const ItemSummary& item : record.items) leaf_count += item.leaf_count;
-  // Lines stay lines, whatever a trainer puts into its metrics.
-  constexpr std::size_t kMetricsWidth = 100;
-  std::string metrics = printable(record.metrics);
-  if (metrics.size() > kMetricsWidth) metrics = metrics.substr(0, kMetricsWidth) + "...";
-  std::string line = fmt::format(
-      "{:>10}  {}  {:>12}  {:>10}  {}", record.save.step, format_time(record.committed_unix_ns),
-      format_count(leaf_count, "leaf", "leaves"), format_size(record.size_bytes), metrics);
+  std::string line =
+      fmt::format("{:>10}  {}  {:>12}  {:>10}  {}", record.save.step,
+                  format_time(record.committed_unix_ns), format_count(leaf_count, "leaf", "leaves"),
+                  format_size(record.size_bytes), metrics_in_line(record));
   line.erase(line.find_last_not_of(' ') + 1);
   return line + "\n";
 }
@@ -43,11 +40,10 @@ std::string to_json_line(const StepRecord& record) {
     items.push_back(printable(item.name));
     leaf_count += item.leaf_count;
   }
-  nlohmann::ordered_json json = {
+  const nlohmann::ordered_json json = {
       {"step", record.save.step},  {"committed_unix_ns", record.committed_unix_ns},
       {"leaf_count", leaf_count},  {"size_bytes", record.size_bytes},
-      {"items", std::move(items)}, {"metrics", nullptr}};
-  if (!record.metrics.empty()) json["metrics"] = printable(record.metrics);
+      {"items", std::move(items)}, {"metrics", text_or_null(record.metrics)}};
   return json.dump() + "\n";
 }
 
