@@ -146,8 +146,10 @@ Result<void> run(const Options& options) {
         report_saved();
       }
       std::cout << "saving step " << training.step << std::endl;
-      STEPSTONE_TRY(manager->save(training.step, StandardSave(STEPSTONE_TRY(to_tree(training))),
-                                  {.force = true}));
+      STEPSTONE_TRY(manager->save(
+          training.step, StandardSave(STEPSTONE_TRY(to_tree(training))),
+          {.force = true,
+           .metrics = Tree::dict({{"loss", static_cast<double>(training.losses.back())}})}));
       saving = training.step;  // It goes on in the background, while the next steps are trained.
     }
   }
