@@ -72,6 +72,14 @@ TEST_F(CommandTest, LsShowsMetricsWhereThereAreSome) {
   EXPECT_NE(text.find("  default  " + numbers + "\n"), std::string::npos) << text;
   EXPECT_NE(text.find("aaa...\n"), std::string::npos) << text;
   EXPECT_EQ(text.find(std::string(200, 'a')), std::string::npos) << text;
+  // It is cut between characters, wherever these stand.
+  for (const char* const indent : {"", " "}) {
+    save_tree(store(), 4, Tree(1),
+              {.overwrite = true,
+               .metrics = fmt::format(R"({{{}"":"{}"}})", indent, repeated("\u00e9", 100))});
+    const std::string cut = run_stepstone({"ls", store()}).output;
+    EXPECT_NE(cut.find("\u00e9...\n"), std::string::npos) << cut;
+  }
   const json answer = answer_of({"ls", store(), "--json"});
   EXPECT_EQ(answer["steps"][0]["metrics"], nullptr);
   EXPECT_EQ(answer["steps"][1]["metrics"], numbers);

@@ -36,10 +36,13 @@ nlohmann::ordered_json text_or_null(const std::string& text) {
 
 std::string metrics_in_line(const StepRecord& step) {
   // Lines stay lines, whatever a trainer puts into its metrics.
-  constexpr std::size_t kWidth = 100;
+  constexpr std::size_t kSizeMax = 100;
   std::string metrics = printable(step.metrics);
-  if (metrics.size() > kWidth) metrics = metrics.substr(0, kWidth) + "...";
-  return metrics;
+  if (metrics.size() <= kSizeMax) return metrics;
+  // Not within a character.
+  std::size_t size = kSizeMax;
+  while ((static_cast<unsigned char>(metrics[size]) & 0xC0) == 0x80) --size;
+  return metrics.substr(0, size) + "...";
 }
 
 std::string_view type_name(const LeafRecord& record) {
