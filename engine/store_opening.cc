@@ -305,14 +305,29 @@ Result<void> StoreImpl::check_segments() {
 // The entries of a small step came with its record, in one batch. If the record is there and they
 // are not, the database has lost a file of theirs.
 Result<void> StoreImpl::check_small_steps() {
-  for (const std::uint64_t step : registry_->steps()) {
-    const StepRecord record = registry_->find(step)->record;
-    if (record.placement != Placement::kSmall) continue;
-    rocksdb::PinnableSlice value;
-    // An entry that is there but cannot be read is damage to this step alone.
-    if (database_->Get(rocksdb::ReadOptions(), small_, step_copy_key(record.save), &value)
-            .IsNotFound()) {
-      return corrupt_store(fmt::format("step {}: its entries are not known to the database", step));
+  // Many at a time: looking them up one by one took half of the opening of 10,000 steps.
+  constexpr std::size_t kBatchSize = 256;
+  const std::map<SaveId, std::uint64_t> saves = registry_->small_saves();
+  std::vector<std::string> keys;
+  std::vector<rocksdb::Slice> slices;
+  std::vector<rocksdb::PinnableSlice> values(kBatchSize);
+  std::vector<rocksdb::Status> statuses(kBatchSize);
+  for (auto next = saves.begin(); next != saves.end();) {
+    const auto first = next;
+    keys.clear();
+    for (; next != saves.end() && keys.size() < kBatchSize; ++next) {
+      keys.push_back(step_copy_key(next->first));
+    }
+    slices.assign(keys.begin(), keys.end());
+    database_->MultiGet(rocksdb::ReadOptions(), small_, keys.size(), slices.data(), values.data(),
+                        statuses.data(), /*sorted_input=*/true);
+    auto save = first;
+    for (std::size_t i = 0; i < keys.size(); ++i, ++save) {
+      values[i].Reset();
+      // An entry that is there but cannot be read is damage to this step alone.
+      if (!statuses[i].IsNotFound()) continue;
+      return corrupt_store(
+          fmt::format("step {}: its entries are not known to the database", save->first.step));
     }
   }
   return {};

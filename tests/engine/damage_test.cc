@@ -1,11 +1,16 @@
 // What the engine says about bytes that changed behind its back.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <rocksdb/db.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "engine/store.h"
+#include "format/keys.h"
 #include "tests/support/engine_steps.h"
+#include "tests/support/null_logger.h"
 #include "tests/support/temporary_directory.h"
 
 namespace stepstone {
@@ -139,6 +144,79 @@ TEST(Damage, AFlippedByteInAFilesFirstBlockHurtsOnlyItsLeafWhenFilesAreHeld) {
   EXPECT_EQ(damaged.error().code, ErrorCode::kCorrupt);
   EXPECT_NE(damaged.error().message.find("leaf '0'"), std::string::npos) << damaged.error().message;
   EXPECT_TRUE(read_array(*reader, "state", 1));
+}
+
+// A column family of a store, opened behind the engine's back.
+class SmallEntries {
+ public:
+  explicit SmallEntries(const std::filesystem::path& store) {
+    rocksdb::DBOptions options;
+    options.info_log = std::make_shared<NullLogger>();
+    std::vector<std::string> names;
+    EXPECT_TRUE(rocksdb::DB::ListColumnFamilies(options, store.string(), &names).ok());
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    for (const std::string& name : names) {
+      families.emplace_back(name, rocksdb::ColumnFamilyOptions());
+    }
+    rocksdb::DB* opened = nullptr;
+    EXPECT_TRUE(rocksdb::DB::Open(options, store.string(), families, &families_, &opened).ok());
+    database_.reset(opened);
+  }
+  ~SmallEntries() {
+    for (rocksdb::ColumnFamilyHandle* family : families_) {
+      database_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
+    }
+  }
+  SmallEntries(const SmallEntries&) = delete;
+  SmallEntries& operator=(const SmallEntries&) = delete;
+
+  // The value that it had.
+  std::string remove(const std::string& key) {
+    std::string value;
+    EXPECT_TRUE(database_->Get({}, family(), key, &value).ok());
+    EXPECT_TRUE(database_->Delete({}, family(), key).ok());
+    return value;
+  }
+  void put(const std::string& key, const std::string& value) {
+    EXPECT_TRUE(database_->Put({}, family(), key, value).ok());
+  }
+
+ private:
+  rocksdb::ColumnFamilyHandle* family() const {
+    return *std::ranges::find_if(families_,
+                                 [](const auto* family) { return family->GetName() == "small"; });
+  }
+
+  std::unique_ptr<rocksdb::DB> database_;
+  std::vector<rocksdb::ColumnFamilyHandle*> families_;
+};
+
+// So many that they are looked for in several batches.
+TEST(Damage, ASmallStepThatLostItsEntriesIsRefusedByNameWhereverItStands) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "run";
+  std::vector<SaveId> saves;
+  {
+    auto store = *Store::open(path, {.create_if_missing = true});
+    for (std::uint64_t step = 0; step < 520; ++step) {
+      ASSERT_TRUE(save_arrays(*store, step, 1, {10}));
+      saves.push_back(store->step_record(step)->save);
+    }
+  }
+  for (const std::uint64_t step : {0U, 255U, 256U, 300U, 519U}) {
+    const std::string key = step_copy_key(saves[step]);
+    const std::string value = SmallEntries(path).remove(key);
+    for (const bool read_only : {false, true}) {
+      const auto opened = Store::open(path, {.read_only = read_only});
+      ASSERT_FALSE(opened);
+      EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+      EXPECT_NE(opened.error().message.find(fmt::format("step {}: its entries", step)),
+                std::string::npos)
+          << opened.error().message;
+    }
+    SmallEntries(path).put(key, value);
+    ASSERT_TRUE(Store::open(path, {}));
+  }
 }
 
 TEST(Damage, ASegmentThatIsGoneIsNamedAndTheOtherStepsAreRead) {

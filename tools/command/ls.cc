@@ -60,18 +60,21 @@ Result<int> run_ls(const LsArguments& arguments, Console& console) {
   }
   const PreservationReasons reasons = explain_preservation(store->preservation_policy(), records);
   if (console.json) {
-    nlohmann::ordered_json steps = nlohmann::ordered_json::array();
-    for (std::size_t i = 0; i < records.size(); ++i) {
-      steps.push_back(to_json(records[i], reasons, reasons.of_steps[i]));
-    }
     nlohmann::ordered_json rules = nlohmann::ordered_json::array();
     for (const PreservationRule& rule : reasons.rules) {
       rules.push_back({{"words", rule.words}, {"is_known", rule.is_known}});
     }
     const nlohmann::ordered_json answer = {{"store", printable(arguments.store.native())},
                                            {"rules", std::move(rules)},
-                                           {"steps", std::move(steps)}};
-    STEPSTONE_TRY(console.output.write(answer.dump() + "\n"));
+                                           {"steps", nlohmann::ordered_json::array()}};
+    // The steps, of which there may be many, one by one into the array.
+    std::string text = answer.dump();
+    text.resize(text.size() - 2);
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      if (i != 0) text += ',';
+      text += to_json(records[i], reasons, reasons.of_steps[i]).dump();
+    }
+    STEPSTONE_TRY(console.output.write(text + "]}\n"));
     return kExitOk;
   }
   if (records.empty()) {
