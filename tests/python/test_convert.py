@@ -420,6 +420,13 @@ def test_an_interruption_leaves_whole_steps_and_no_file(
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
     with monkeypatch.context() as interrupted:
         interrupted.setattr(convert._orbax_files, "read_step", read_first)
         assert convert.main([str(run), str(store)]) == 130
@@ -431,7 +438,10 @@ def test_an_interruption_leaves_whole_steps_and_no_file(
         interrupted.setattr(os, "fsync", interrupt)
         assert convert.main([str(store), str(tmp_path / "out.h5"), "--step", "2"]) == 130
     assert not list(tmp_path.glob("out.h5*"))
-    assert convert.main([str(store), str(tmp_path / "out.h5"), "--step", "2"]) == 0
+    with monkeypatch.context() as noted:
+        noted.setattr(os, "fsync", note)
+        assert convert.main([str(store), str(tmp_path / "out.h5"), "--step", "2"]) == 0
+    assert synced == [str(tmp_path / f"out.h5.partial-{os.getpid()}"), str(tmp_path)]
     assert convert.main([str(run), str(store)]) == 0
 
 
